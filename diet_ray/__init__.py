@@ -1,0 +1,1 @@
+"""Streaming dataset distillation for recommender models: the method, without Ray."""

@@ -1,0 +1,81 @@
+"""Files on any file system fsspec reaches: published whole or not at all, named by size and checksum."""
+
+import hashlib
+import json
+import uuid
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+import fsspec
+
+from diet_ray.errors import DataError
+
+
+class Folder(NamedTuple):
+    """A directory on some file system; `folder / "a/b"` is a path string below it."""
+
+    fs: fsspec.AbstractFileSystem
+    root: str
+
+    @classmethod
+    def at(cls, url: str) -> "Folder":
+        """Open `url` (a local path or an fsspec URL such as s3://bucket/run); nothing is created."""
+        fs, root = fsspec.core.url_to_fs(str(url))
+        return cls(fs, root.rstrip("/"))
+
+    def __truediv__(self, relative: str) -> str:
+        parts = PurePosixPath(relative).parts
+        if not parts or parts[0] == "/" or ".." in parts:
+            raise DataError(f"path {relative!r} leads outside {self.root}")
+        return f"{self.root}/{relative}"
+
+    def exists(self, relative: str) -> bool:
+        return bool(self.fs.exists(self / relative))
+
+    def write(self, relative: str, content: bytes) -> "FileStamp":
+        """Publish `content` atomically: readers see the old file or the whole new one."""
+        path = self / relative
+        self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        # Object stores publish a put atomically; a local file needs the rename.
+        staged = f"{path}.{uuid.uuid4().hex}.tmp"
+        with self.fs.open(staged, "wb") as file:
+            file.write(content)
+        self.fs.mv(staged, path)
+        return FileStamp.of(relative, content)
+
+    def read(self, relative: str) -> bytes:
+        """Return the file's bytes; DataError names a file that is not there."""
+        try:
+            return bytes(self.fs.cat_file(self / relative))
+        except FileNotFoundError as missing:
+            raise DataError(f"{self / relative} does not exist") from missing
+
+    def read_json(self, relative: str) -> Any:
+        try:
+            return json.loads(self.read(relative))
+        except ValueError as broken:
+            raise DataError(f"{self / relative} is not valid JSON: {broken}") from broken
+
+    def write_json(self, relative: str, value: Any) -> "FileStamp":
+        return self.write(relative, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+class FileStamp(NamedTuple):
+    """What a record says of a file it names."""
+
+    path: str  # relative to the folder that holds the record
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: str, content: bytes) -> "FileStamp":
+        return cls(path, len(content), hashlib.sha256(content).hexdigest())
+
+    def verified(self, folder: Folder) -> bytes:
+        """Return the file's content; DataError where it is missing, cut short or changed."""
+        content = folder.read(self.path)
+        if len(content) != self.bytes:
+            raise DataError(f"{folder / self.path} has {len(content)} bytes, its record says {self.bytes}")
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise DataError(f"{folder / self.path} does not match the checksum in its record")
+        return content
