@@ -20,16 +20,16 @@ class Examples(NamedTuple):
     emb_NFD: Tensor
     label_NT: Tensor  # hard {0, 1} or soft (0, 1)
 
-    def __getitem__(self, rows: Tensor | slice) -> "Examples":  # type: ignore[override]
+    def take(self, rows: Tensor | slice) -> "Examples":
         return Examples(self.emb_NFD[rows], self.label_NT[rows])
 
     @property
     def rows(self) -> int:
         return self.emb_NFD.shape[0]
 
-    def chunks(self, rows: int) -> "Iterator[Examples]":
+    def chunks(self, rows: int) -> Iterator["Examples"]:
         for start in range(0, self.rows, rows):
-            yield self[start : start + rows]
+            yield self.take(slice(start, start + rows))
 
 
 LossPerExample = Callable[[Params, Examples], Tensor]

@@ -1,4 +1,4 @@
-"""The inner loop and the meta-gradient through its last steps (paper, eqs. 18-19; RaT-BPTT, arXiv 2311.07025).
+"""The inner loop and the meta-gradient through its last steps (eqs. 18-19; RaT-BPTT, arXiv 2311.07025).
 
 Shape suffixes: N rows, S inner steps, B inner batch.
 """
@@ -50,7 +50,8 @@ class Adam(NamedTuple):
 
     def step(self, params: Params, grads: Params, state: State, count: int) -> tuple[Params, State]:
         """Take step number `count`, counted from 1."""
-        moved, moments = {}, {}
+        moved: Params = {}
+        moments: State = {}
         for name, p in params.items():
             m, v = state[name]
             m = self.beta1 * m + (1 - self.beta1) * grads[name]
@@ -79,7 +80,7 @@ def inner_loop(
     state = optimiser.init(params)
     for count, rows_B in enumerate(order_SB, start=1):
         tracked = count > untracked
-        mean_loss = loss(params, examples[rows_B]).mean()
+        mean_loss = loss(params, examples.take(rows_B)).mean()
         gradients = torch.autograd.grad(mean_loss, list(params.values()), create_graph=tracked)
         params, state = optimiser.step(params, dict(zip(params, gradients, strict=True)), state, count)
         if not tracked:
@@ -108,8 +109,9 @@ def meta_gradient(
     optimiser: InnerOptimiser,
     targets: Examples,
 ) -> MetaGradient:
-    """Differentiate the mean loss of `targets` after the inner loop in the memory rows of its last `window` steps.
+    """Differentiate the loss after the inner loop in the memory rows of its last `window` steps.
 
+    The loss is the mean over `targets`.
     The memory row (embedding, logits) enters the inner loop as an example with soft label sigmoid(logits).
     """
     emb, logit = emb_NFD.detach().clone().requires_grad_(), logit_NT.detach().clone().requires_grad_()
