@@ -64,7 +64,7 @@ class FileStamp(NamedTuple):
     """What a record says of a file it names."""
 
     path: str  # relative to the folder that holds the record
-    bytes: int
+    size: int  # bytes
     sha256: str
 
     @classmethod
@@ -74,8 +74,8 @@ class FileStamp(NamedTuple):
     def verified(self, folder: Folder) -> bytes:
         """Return the file's content; DataError where it is missing, cut short or changed."""
         content = folder.read(self.path)
-        if len(content) != self.bytes:
-            raise DataError(f"{folder / self.path} has {len(content)} bytes, its record says {self.bytes}")
+        if len(content) != self.size:
+            raise DataError(f"{folder / self.path} has {len(content)} bytes, its record says {self.size}")
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise DataError(f"{folder / self.path} does not match the checksum in its record")
         return content

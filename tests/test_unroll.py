@@ -19,7 +19,7 @@ def order(seed: int = 3) -> Tensor:
 def outer_loss(
     emb: Tensor, logit: Tensor, order_SB: Tensor, window: int, frozen: Examples, optimiser: InnerOptimiser
 ) -> float:
-    """Loss on the targets when only the last `window` steps see the perturbed rows, the rest `frozen` ones."""
+    """Loss on the targets when the last `window` steps see the perturbed rows, the others `frozen` ones."""
     model, early = network(), STEPS - window
     loss = loss_of(model)
     rows = Examples(torch.cat([frozen.emb_NFD, emb]), torch.cat([frozen.label_NT, logit.sigmoid()]))
@@ -89,14 +89,19 @@ def test_only_rows_drawn_inside_the_window_have_a_gradient() -> None:
 def test_inner_loop_takes_the_steps_of_torch_optim(name: str) -> None:
     model, rows, order_SB = network(), examples(ROWS, seed=4), order()
     ours = inner_loop(
-        loss_of(model), dense_params(model), rows, order_SB, {"SGD": Sgd(0.01), "Adam": Adam(0.01)}[name]
+        loss_of(model),
+        dense_params(model),
+        rows,
+        order_SB,
+        {"SGD": Sgd(0.01), "Adam": Adam(0.01, epsilon=1e-14)}[name],
     )
     loss = loss_of(model)
     theirs = {key: p.requires_grad_() for key, p in dense_params(model).items()}
-    optimiser = getattr(torch.optim, name)(theirs.values(), lr=0.01)
+    settings = {"eps": 1e-14} if name == "Adam" else {}  # the two place their epsilon differently
+    optimiser = getattr(torch.optim, name)(theirs.values(), lr=0.01, **settings)
     for rows_B in order_SB:
         optimiser.zero_grad()
-        loss(theirs, rows[rows_B]).mean().backward()
+        loss(theirs, rows.take(rows_B)).mean().backward()
         optimiser.step()
     for key, value in ours.items():
         torch.testing.assert_close(value, theirs[key], rtol=1e-6, atol=1e-9)
