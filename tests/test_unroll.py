@@ -88,13 +88,8 @@ def test_only_rows_drawn_inside_the_window_have_a_gradient() -> None:
 @pytest.mark.parametrize("name", ["SGD", "Adam"])
 def test_inner_loop_takes_the_steps_of_torch_optim(name: str) -> None:
     model, rows, order_SB = network(), examples(ROWS, seed=4), order()
-    ours = inner_loop(
-        loss_of(model),
-        dense_params(model),
-        rows,
-        order_SB,
-        {"SGD": Sgd(0.01), "Adam": Adam(0.01, epsilon=1e-14)}[name],
-    )
+    same = {"SGD": Sgd(0.01), "Adam": Adam(0.01, epsilon=1e-14)}[name]
+    ours = inner_loop(loss_of(model), dense_params(model), rows, order_SB, same)
     loss = loss_of(model)
     theirs = {key: p.requires_grad_() for key, p in dense_params(model).items()}
     settings = {"eps": 1e-14} if name == "Adam" else {}  # the two place their epsilon differently

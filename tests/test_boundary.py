@@ -1,0 +1,80 @@
+"""Selection by percentile over scattered scorers against an exact sort of the whole block."""
+
+from functools import reduce
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diet_ray.boundary import allocate_quotas, band_ranks, bands, exact_band, rows_in_bins
+from diet_ray.errors import ConfigError
+from diet_ray.scoring import El2nHistogram, el2n, label_group
+
+TASKS = 3
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), scorers=st.integers(1, 5), decimals=st.integers(2, 7))
+def test_scattered_bands_equal_an_exact_sort(seed: int, scorers: int, decimals: int) -> None:
+    """Rounding to few decimals makes heavy ties."""
+    draw = np.random.default_rng(seed)
+    score_N = (draw.random(3000) * np.sqrt(TASKS)).round(decimals).astype(np.float32)
+    group_N = draw.choice(2**TASKS, 3000, p=[0.5, 0.2, 0.1, 0.1, 0.05, 0.05, 0, 0])
+    shards = np.array_split(np.arange(3000), scorers)
+    histogram = reduce(
+        El2nHistogram.merged, (El2nHistogram.of(score_N[s], group_N[s], TASKS) for s in shards)
+    )
+    quotas = allocate_quotas(histogram.group_counts(), 200, "sqrt")
+    ranks = bands(histogram, quotas, 0.9)
+    wanted = {g: histogram.bins(g, r) for g, r in ranks.items()}
+    found = np.concatenate([s[rows_in_bins(score_N[s], group_N[s], TASKS, wanted)] for s in shards])
+    for group, group_ranks in ranks.items():
+        mine = found[group_N[found] == group]
+        chosen = exact_band(mine, score_N[mine], group_ranks, wanted[group].below)
+        rows = np.flatnonzero(group_N == group)
+        exact = rows[np.argsort(score_N[rows], kind="stable")][group_ranks.start : group_ranks.stop]
+        assert chosen.tolist() == sorted(exact.tolist())
+
+
+def test_el2n_by_hand() -> None:
+    """sigmoid(0) = 1/2: two tasks both off by a half."""
+    score_N = el2n(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]))
+    torch.testing.assert_close(score_N, torch.tensor([0.5**0.5]))
+
+
+def test_label_group_numbers_every_label_vector_once() -> None:
+    label_NT = torch.cartesian_prod(*[torch.tensor([0, 1])] * TASKS)
+    assert sorted(label_group(label_NT).tolist()) == list(range(2**TASKS))
+
+
+@given(
+    counts=st.dictionaries(st.integers(0, 7), st.integers(1, 500), min_size=1),
+    budget=st.integers(8, 1000),
+    rule=st.sampled_from(["equal", "sqrt", "proportional"]),
+)
+def test_quotas_spend_the_budget_within_each_group(counts: dict[int, int], budget: int, rule: str) -> None:
+    quotas = allocate_quotas(counts, budget, rule)  # type: ignore[arg-type]
+    assert sum(quotas.values()) == min(budget, sum(counts.values()))
+    assert all(1 <= quotas[g] <= counts[g] for g in counts)
+
+
+def test_quota_rules_by_hand() -> None:
+    counts = {0: 900, 1: 100}
+    assert allocate_quotas(counts, 42, "equal") == {0: 21, 1: 21}
+    assert allocate_quotas(counts, 42, "sqrt") == {0: 31, 1: 11}
+    assert allocate_quotas(counts, 42, "proportional") == {0: 37, 1: 5}
+
+
+def test_a_budget_below_one_row_per_group_is_refused() -> None:
+    with pytest.raises(ConfigError, match="2 rows for 3 label groups"):
+        allocate_quotas({0: 10, 1: 10, 2: 10}, 2, "equal")
+
+
+@pytest.mark.parametrize(
+    ("count", "quota", "expected"), [(101, 11, (85, 96)), (10, 10, (0, 10)), (10, 5, (5, 10))]
+)
+def test_band_lies_around_the_percentile(count: int, quota: int, expected: tuple[int, int]) -> None:
+    ranks = band_ranks(count, quota, 0.9)
+    assert (ranks.start, ranks.stop) == expected
