@@ -1,0 +1,51 @@
+"""FinalMLP: two streams with feature selection (Mao et al., AAAI 2023, arXiv 2304.00902).
+
+The streams are concatenated. The paper's bilinear fusion to one logit would cost 4.2 M weights at 64 outputs.
+The feature-selection contexts are empty: rows of the memory have no ids to choose a context by.
+
+Shape suffixes: N rows, F fields, D embedding width, X = F * D, H hidden width.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from diet_ray.models.mlp import mlp
+
+
+class FeatureSelection(nn.Module):
+    """E * 2 sigmoid(gate(context)) with a learned constant as context; [N, X] -> [N, X]."""
+
+    def __init__(self, inputs: int, width: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        # At the published start, zero, every ReLU of the gate is dead and only its last bias would ever learn.
+        self.context = nn.Parameter(0.01 * torch.randn(1, width))
+        self.gate = nn.Sequential(mlp(width, hidden), nn.Linear(hidden[-1], inputs))
+
+    def forward(self, x_NX: Tensor) -> Tensor:
+        return x_NX * 2 * self.gate(self.context).sigmoid()
+
+
+class FinalMLP(nn.Module):
+    """Two MLPs, each on its own selection of the features; [N, F, D] -> [stream 1 || stream 2] [N, H]."""
+
+    def __init__(
+        self,
+        fields: int,
+        width: int,
+        *,
+        hidden1: Sequence[int] = (1024, 512),
+        hidden2: Sequence[int] = (1024, 512, 256),
+        gate_hidden: Sequence[int] = (1024, 512),
+    ) -> None:
+        super().__init__()
+        inputs = fields * width
+        self.select1 = FeatureSelection(inputs, width, gate_hidden)
+        self.select2 = FeatureSelection(inputs, width, gate_hidden)
+        self.stream1, self.stream2 = mlp(inputs, hidden1), mlp(inputs, hidden2)
+        self.out_features = hidden1[-1] + hidden2[-1]
+
+    def forward(self, emb_NFD: Tensor) -> Tensor:
+        x_NX = emb_NFD.flatten(1)
+        return torch.cat([self.stream1(self.select1(x_NX)), self.stream2(self.select2(x_NX))], 1)

@@ -1,0 +1,28 @@
+"""The dense part of a recommender: a backbone under the common multi-task head."""
+
+from torch import Tensor, nn
+
+from diet_ray.models.finalnet import FieldGate
+from diet_ray.models.mmoe import MMoE
+
+
+class RankingModel(nn.Module):
+    """Embeddings [N, F, D] -> logits [N, T]."""
+
+    def __init__(self, backbone: nn.Module, head: MMoE) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.apply(_initialise)
+
+    def forward(self, emb_NFD: Tensor) -> Tensor:
+        return self.head(self.backbone(emb_NFD))
+
+
+def _initialise(module: nn.Module) -> None:
+    """Linear layers Xavier normal with bias 0, as in FuxiCTR; parents are visited after their children."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_normal_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    if isinstance(module, FieldGate):
+        module.start_as_identity()

@@ -1,0 +1,84 @@
+"""Wukong (Zhang et al. 2024, arXiv 2403.02545).
+
+The counts of FuxiCTR do not tell a layer norm from a batch norm in the MLP on top; a layer norm keeps rows
+independent while training.
+
+Shape suffixes: N rows, F fields in, O fields out, D embedding width, K projection, H hidden width.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from diet_ray.models.mlp import mlp
+
+
+class FactorizationMachineBlock(nn.Module):
+    """MLP(LN(flatten(X X' Y))) with a free Y [F, K]; [N, F, D] -> [N, O, D]."""
+
+    def __init__(
+        self, fields: int, out_fields: int, width: int, projection: int, hidden: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.y_FK = nn.Parameter(torch.randn(fields, projection) * (2 / (fields + projection)) ** 0.5)
+        self.norm = nn.LayerNorm(fields * projection)
+        self.mlp = nn.Sequential(mlp(fields * projection, hidden), nn.Linear(hidden[-1], out_fields * width))
+        self.width = width
+
+    def forward(self, x_NFD: Tensor) -> Tensor:
+        interaction_NFK = torch.bmm(x_NFD, torch.matmul(x_NFD.transpose(1, 2), self.y_FK))
+        return self.mlp(self.norm(interaction_NFK.flatten(1))).unflatten(1, (-1, self.width))
+
+
+class OverFields(nn.Module):
+    """A linear map over the field axis; [N, F, D] -> [N, O, D]."""
+
+    def __init__(self, fields: int, out_fields: int, *, bias: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(fields, out_fields, bias=bias)
+
+    def forward(self, x_NFD: Tensor) -> Tensor:
+        return self.linear(x_NFD.transpose(1, 2)).transpose(1, 2)
+
+
+class WuKongLayer(nn.Module):
+    """X <- LN([FMB(X) || LCB(X)] + residual); the residual is linear only where the field count changes."""
+
+    def __init__(self, fields: int, width: int, half: int, projection: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.interaction = FactorizationMachineBlock(fields, half, width, projection, hidden)
+        self.compression = OverFields(fields, half, bias=False)
+        same = fields == 2 * half
+        self.residual: nn.Module = nn.Identity() if same else OverFields(fields, 2 * half, bias=True)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x_NFD: Tensor) -> Tensor:
+        both_NOD = torch.cat([self.interaction(x_NFD), self.compression(x_NFD)], 1)
+        return self.norm(both_NOD + self.residual(x_NFD))
+
+
+class WuKong(nn.Module):
+    """Layers of 2 * `half` fields and an MLP on the flattened last one; [N, F, D] -> [N, H]."""
+
+    def __init__(
+        self,
+        fields: int,
+        width: int,
+        *,
+        layers: int = 3,
+        half: int = 40,
+        projection: int = 8,
+        interaction_hidden: Sequence[int] = (512, 256),
+        hidden: Sequence[int] = (512, 256),
+    ) -> None:
+        super().__init__()
+        counts = [fields] + [2 * half] * (layers - 1)
+        self.layers = nn.Sequential(
+            *(WuKongLayer(count, width, half, projection, interaction_hidden) for count in counts)
+        )
+        self.deep = mlp(2 * half * width, hidden, layer_norm=True)
+        self.out_features = hidden[-1]
+
+    def forward(self, emb_NFD: Tensor) -> Tensor:
+        return self.deep(self.layers(emb_NFD).flatten(1))
