@@ -19,7 +19,7 @@ class FeatureSelection(nn.Module):
 
     def __init__(self, inputs: int, width: int, hidden: Sequence[int]) -> None:
         super().__init__()
-        # At the published start, zero, every ReLU of the gate is dead and only its last bias would ever learn.
+        # At zero, the published start, every ReLU of the gate is dead and only its last bias learns.
         self.context = nn.Parameter(0.01 * torch.randn(1, width))
         self.gate = nn.Sequential(mlp(width, hidden), nn.Linear(hidden[-1], inputs))
 
