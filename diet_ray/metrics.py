@@ -1,0 +1,58 @@
+"""AUC and LogLoss per task and their means.
+
+Shape suffixes: N rows, T tasks.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from diet_ray.errors import DataError
+
+Array = NDArray[np.floating]
+
+
+class TaskScore(NamedTuple):
+    auc: float  # NaN where the rows hold one class only
+    logloss: float
+
+
+class Scores(NamedTuple):
+    """The mean AUC is over the tasks that have one."""
+
+    auc: float
+    logloss: float
+    tasks: dict[str, TaskScore]
+
+
+def roc_auc(score_N: Array, label_N: NDArray) -> float:
+    """Probability that a positive row scores above a negative one, ties counting half; NaN for one class."""
+    positives = int(np.count_nonzero(label_N))
+    negatives = len(label_N) - positives
+    if not positives or not negatives:
+        return float("nan")
+    rank_N = pd.Series(score_N).rank(method="average").to_numpy()
+    rank_sum = float(rank_N[np.asarray(label_N) > 0].sum())
+    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def log_loss(logit_N: Array, label_N: NDArray) -> float:
+    """Mean binary cross-entropy in nats, from logits so that confident rows do not overflow."""
+    logit = np.asarray(logit_N, np.float64)
+    return float(np.mean(np.logaddexp(0, logit) - logit * np.asarray(label_N, np.float64)))
+
+
+def score_tasks(logit_NT: Array, label_NT: NDArray, names: Sequence[str]) -> Scores:
+    """Score every task; DataError where a logit is not finite, which means that the model diverged."""
+    if not np.isfinite(logit_NT).all():
+        raise DataError("logits are not finite: the model diverged; lower its learning rate")
+    tasks = {
+        name: TaskScore(roc_auc(logit_N, label_N), log_loss(logit_N, label_N))
+        for name, logit_N, label_N in zip(names, logit_NT.T, label_NT.T, strict=True)
+    }
+    known = [score.auc for score in tasks.values() if not np.isnan(score.auc)]
+    mean_auc = float(np.mean(known)) if known else float("nan")
+    return Scores(mean_auc, float(np.mean([score.logloss for score in tasks.values()])), tasks)
