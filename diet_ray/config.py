@@ -1,0 +1,75 @@
+"""What a distillation may be told; every open choice of the method is a key here."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from diet_ray.boundary import QuotaRule
+from diet_ray.unroll import Adam, InnerOptimiser, Sgd
+
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Strict(BaseModel):
+    """Frozen, and a key it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BoundaryConfig(Strict):
+    """Which rows enter the memory (eq. 7) and what older rows stay (eqs. 10-11)."""
+
+    percentile: Annotated[float, Field(ge=0, le=1)] = 0.9
+    quota: QuotaRule = "sqrt"
+    new_share: Share = 0.5
+    fusion: bool = True  # MF of Table 4: off, the memory starts from the newest block alone
+
+    def new_rows(self, budget: int, held: int) -> int:
+        """Rows to select from the block, of a memory of `budget` rows of which at most `held` can be kept."""
+        if not self.fusion:
+            return budget
+        return max(round(self.new_share * budget), budget - held)
+
+
+class InnerConfig(Strict):
+    """The proxy's training on the memory (eq. 18) and how much of it is differentiated."""
+
+    optimiser: Literal["adam", "sgd"] = "adam"
+    learning_rate: Rate = 1e-3
+    batch_size: Positive = 256
+    horizon: Positive = 20
+    window: Positive = 5
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> "InnerConfig":
+        if self.window > self.horizon:
+            raise ValueError(f"window {self.window} is longer than horizon {self.horizon}")
+        return self
+
+    def build(self) -> InnerOptimiser:
+        return Adam(self.learning_rate) if self.optimiser == "adam" else Sgd(self.learning_rate)
+
+
+class OuterConfig(Strict):
+    """The optimisation of the memory (eqs. 16, 17, 19)."""
+
+    iterations: Annotated[int, Field(ge=0)] = 40
+    embedding_rate: Rate = 1e-3
+    logit_rate: Rate = 1e-2
+    clip: Rate = 2.0
+    real_rows: Positive = 8192  # drawn from the pool at each addressing
+    hard_ratio: Share = 0.1
+    active_rows: Positive | None = None  # None: horizon x inner batch
+    address_every: Positive = 1  # iterations between two addressings
+    target_selection: bool = True  # TS of Table 4: off, targets are drawn at random
+    memory_selection: bool = True  # MS of Table 4: off, every memory row is active
+
+
+class MethodConfig(Strict):
+    """One stage of the method."""
+
+    boundary: BoundaryConfig = BoundaryConfig()
+    inner: InnerConfig = InnerConfig()
+    outer: OuterConfig = OuterConfig()

@@ -1,0 +1,115 @@
+"""Phase 2 of a stage: address, unroll, take the outer step, again (paper, section 4.2, Algorithm 2).
+
+Shape suffixes: N rows, F fields, D embedding width, S inner steps, B inner batch.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diet_ray.addressing import active_memory, hard_targets
+from diet_ray.config import InnerConfig, MethodConfig, OuterConfig
+from diet_ray.examples import Examples, LossPerExample, Params
+from diet_ray.memory import Memory
+from diet_ray.outer import OuterOptimiser
+from diet_ray.unroll import meta_gradient
+
+
+class Progress(NamedTuple):
+    """What one outer iteration did."""
+
+    iteration: int
+    outer_loss: float
+    gradient_norm: float
+
+
+class Addressed(NamedTuple):
+    """Which rows the next outer iterations are about, and the proxy they start from."""
+
+    params: Params
+    targets: Examples
+    active_N: Tensor
+
+
+def distil(
+    loss: LossPerExample,
+    proxies: Iterator[Params],
+    memory: Memory,
+    real: Examples,
+    config: MethodConfig,
+    draw: torch.Generator,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Memory:
+    """Return `memory` with its addressed rows optimised; the others are the same to the bit.
+
+    proxies: parameters to start the inner loop from; one is taken at each addressing (the same checkpoint
+        again and again for t > 1, fresh random ones for t = 1).
+    real: rows of the block with hard labels, embedded by the stage's checkpoint; each addressing looks at
+        `outer.real_rows` of them.
+    draw: CPU generator; the result is a function of the arguments and its state alone.
+    """
+    inner, outer = config.inner, config.outer
+    optimiser = OuterOptimiser(
+        memory.emb_NFD,
+        memory.logit_NT,
+        embedding_rate=outer.embedding_rate,
+        logit_rate=outer.logit_rate,
+        clip=outer.clip,
+    )
+    for iteration in range(outer.iterations):
+        if iteration % outer.address_every == 0:
+            stored = Examples(optimiser.emb_NFD, optimiser.logit_NT.sigmoid())
+            addressed = _address(loss, next(proxies), stored, real, config, draw)
+        gradient = meta_gradient(
+            loss,
+            addressed.params,
+            emb_NFD=optimiser.emb_NFD,
+            logit_NT=optimiser.logit_NT,
+            order_SB=_inner_order(addressed.active_N, inner, draw),
+            window=inner.window,
+            optimiser=inner.build(),
+            targets=addressed.targets,
+        )
+        report(Progress(iteration, gradient.outer_loss, optimiser.step(gradient)))
+    return memory._replace(emb_NFD=optimiser.emb_NFD, logit_NT=optimiser.logit_NT)
+
+
+def _address(
+    loss: LossPerExample,
+    params: Params,
+    stored: Examples,
+    real: Examples,
+    config: MethodConfig,
+    draw: torch.Generator,
+) -> Addressed:
+    outer = config.outer
+    seen = real.take(torch.randperm(real.rows, generator=draw)[: outer.real_rows])
+    targets = seen.take(_target_rows(loss, params, stored, seen, outer))
+    active_N = torch.arange(stored.rows)
+    if outer.memory_selection:
+        count = outer.active_rows or config.inner.horizon * config.inner.batch_size
+        active_N = active_memory(loss, params, hard=targets, memory=stored, count=count)
+    return Addressed(params, targets, active_N)
+
+
+def _target_rows(
+    loss: LossPerExample, params: Params, stored: Examples, seen: Examples, outer: OuterConfig
+) -> Tensor:
+    if outer.target_selection:
+        return hard_targets(loss, params, real=seen, memory=stored, ratio=outer.hard_ratio)
+    return torch.arange(max(1, round(outer.hard_ratio * seen.rows)))  # `seen` is in random order
+
+
+def _inner_order(active_N: Tensor, inner: InnerConfig, draw: torch.Generator) -> Tensor:
+    """Rows [S, B] of an inner loop: passes over the active memory, each in a new order.
+
+    Its length is `window` steps to differentiate after a number of untracked ones, uniform in
+    {0 .. horizon - window} (RaT-BPTT).
+    """
+    spare = inner.horizon - inner.window + 1
+    steps = inner.window + int(torch.randint(spare, (), generator=draw))
+    wanted, passes = steps * inner.batch_size, -(-steps * inner.batch_size // len(active_N))
+    shuffled = [active_N[torch.randperm(len(active_N), generator=draw)] for _ in range(passes)]
+    return torch.cat(shuffled)[:wanted].view(steps, inner.batch_size)
