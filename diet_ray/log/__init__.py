@@ -1,0 +1,1 @@
+"""Interaction logs: ids to rows of tables, rows to batches."""
