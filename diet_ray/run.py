@@ -1,0 +1,130 @@
+"""A run directory: a chain of stages, each of which exists when its commit record exists."""
+
+import hashlib
+import json
+import re
+from typing import Any, NamedTuple
+
+import yaml
+
+from diet_ray.errors import DataError, RunError
+from diet_ray.storage import FileStamp, Folder
+
+FORMAT = 1
+PARTS = ("reference", "memory")  # folders that hold one numbered folder per stage
+
+
+class StageRecord(NamedTuple):
+    """What a stage left behind; written last, so all that it names is there."""
+
+    stage: int
+    block: str
+    previous: str  # sha256 of the record before, "" for stage 1
+    config: str  # sha256 of config.yaml
+    files: tuple[FileStamp, ...]
+    metrics: dict[str, Any]
+
+    def content(self) -> bytes:
+        stamps = [stamp._asdict() for stamp in self.files]
+        record = {"format": FORMAT, **self._asdict(), "files": stamps}
+        return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
+
+    @classmethod
+    def parse(cls, content: bytes, path: str) -> "StageRecord":
+        try:
+            record = json.loads(content)
+            if record.pop("format") != FORMAT:
+                raise RunError(f"{path} is of another format; this version reads format {FORMAT}")
+            stamps = tuple(FileStamp(**stamp) for stamp in record.pop("files"))
+            return cls(**record, files=stamps)
+        except (ValueError, KeyError, TypeError, AttributeError) as broken:
+            raise RunError(f"{path} is not a commit record: {broken}") from broken
+
+
+class Run:
+    """The run at a folder; `open` creates it, or refuses one that belongs to another config."""
+
+    def __init__(self, folder: Folder, config_hash: str, records: list[StageRecord]) -> None:
+        self.folder, self.config_hash, self.records = folder, config_hash, records
+
+    @classmethod
+    def open(cls, url: str, config: dict[str, Any]) -> "Run":
+        """Start or continue a run; files of an unfinished stage are removed.
+
+        Raises RunError where the run was made with another config (naming the keys), where a record is
+        malformed or does not follow the one before it.
+        """
+        folder = Folder.at(url)
+        if folder.exists("config.yaml"):
+            _check_same_config(folder, config)
+        else:
+            folder.write("config.yaml", yaml.safe_dump(config, sort_keys=True).encode())
+        config_hash = hashlib.sha256(folder.read("config.yaml")).hexdigest()
+        run = cls(folder, config_hash, _read_records(folder, config_hash))
+        run._sweep()
+        return run
+
+    @property
+    def stage(self) -> int:
+        """The last committed stage; 0 where there is none."""
+        return len(self.records)
+
+    def commit(self, block: str, files: tuple[FileStamp, ...], metrics: dict[str, Any]) -> StageRecord:
+        """Make the next stage exist. Every file in `files` must have been written."""
+        previous = _sha256(self.records[-1].content()) if self.records else ""
+        record = StageRecord(self.stage + 1, block, previous, self.config_hash, files, metrics)
+        self.folder.write(_record_path(record.stage), record.content())
+        self.records.append(record)
+        return record
+
+    def _sweep(self) -> None:
+        for part in PARTS:
+            if not self.folder.exists(part):
+                continue
+            for path in self.folder.fs.ls(self.folder / part, detail=False):
+                name = path.rsplit("/", 1)[-1]
+                if re.fullmatch(r"\d{4,}", name) and int(name) > self.stage:
+                    self.folder.fs.rm(path, recursive=True)
+
+
+def _record_path(stage: int) -> str:
+    return f"stages/{stage:04d}.json"
+
+
+def _read_records(folder: Folder, config_hash: str) -> list[StageRecord]:
+    records: list[StageRecord] = []
+    previous = ""
+    while folder.exists(path := _record_path(len(records) + 1)):
+        content = folder.read(path)
+        record = StageRecord.parse(content, path)
+        expected = (len(records) + 1, previous, config_hash)
+        if (record.stage, record.previous, record.config) != expected:
+            raise RunError(f"{folder / path} does not follow the record and config before it")
+        records.append(record)
+        previous = _sha256(content)
+    return records
+
+
+def _check_same_config(folder: Folder, config: dict[str, Any]) -> None:
+    found = yaml.safe_load(folder.read("config.yaml"))
+    if not isinstance(found, dict):
+        raise RunError(f"{folder / 'config.yaml'} is not a mapping")
+    # Through YAML and back, so that tuples and lists compare equal.
+    wanted = yaml.safe_load(yaml.safe_dump(config))
+    different = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+    if different:
+        told = "; ".join(f"{k} is {found.get(k)!r} there, {wanted.get(k)!r} here" for k in different)
+        raise RunError(f"{folder.root} is a run of another config: {told}. Choose another run directory")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def verify(run: Run, stage: int) -> None:
+    """Check every file of a committed stage against its record; RunError names the first that fails."""
+    for stamp in run.records[stage - 1].files:
+        try:
+            stamp.verified(run.folder)
+        except DataError as broken:
+            raise RunError(f"stage {stage} is damaged: {broken}") from broken
