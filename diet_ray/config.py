@@ -2,20 +2,15 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from diet_ray.boundary import QuotaRule
+from diet_ray.strict import Strict
 from diet_ray.unroll import Adam, InnerOptimiser, Sgd
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
-
-
-class Strict(BaseModel):
-    """Frozen, and a key it does not know is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class BoundaryConfig(Strict):

@@ -25,7 +25,10 @@ class FactorizedInteraction(nn.Module):
 
 
 class FieldGate(nn.Module):
-    """Scale each field by a linear function of all fields' means; 1 at initialisation; [N, F, D] -> same."""
+    """Scale each field by a linear map over the fields, coordinate by coordinate; [N, F, D] -> same.
+
+    The gate is 1 at initialisation.
+    """
 
     def __init__(self, fields: int) -> None:
         super().__init__()
@@ -37,7 +40,7 @@ class FieldGate(nn.Module):
         nn.init.ones_(self.linear.bias)
 
     def forward(self, emb_NFD: Tensor) -> Tensor:
-        return emb_NFD * self.linear(emb_NFD.mean(2)).unsqueeze(2)
+        return emb_NFD * self.linear(emb_NFD.transpose(1, 2)).transpose(1, 2)
 
 
 def block(inputs: int, hidden: Sequence[int]) -> nn.Sequential:

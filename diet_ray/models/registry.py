@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from diet_ray.errors import ConfigError
@@ -17,6 +16,7 @@ from diet_ray.models.finalnet import FinalNet
 from diet_ray.models.mmoe import MMoE
 from diet_ray.models.ranking import RankingModel
 from diet_ray.models.wukong import WuKong
+from diet_ray.strict import Strict
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "dcn": DCN,
@@ -27,10 +27,8 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-class HeadConfig(BaseModel):
+class HeadConfig(Strict):
     """Size of the common MMoE head."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     experts: int = 4
     expert_hidden: tuple[int, ...] = (128, 64)
@@ -38,14 +36,12 @@ class HeadConfig(BaseModel):
     tower_hidden: tuple[int, ...] = (64,)
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Strict):
     """An architecture: a name of ARCHITECTURES or `package.module:Class`, and its keyword options.
 
     A class of the user's own is an nn.Module built as Class(fields, width, **options) that has the attribute
     `out_features` and maps [N, fields, width] to [N, out_features].
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = "dcn"
     options: dict[str, Any] = {}
