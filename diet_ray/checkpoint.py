@@ -44,6 +44,22 @@ def restore(learner: Recommender, content: bytes) -> None:
         raise RunError(f"checkpoint is of another architecture: {differs}") from differs
 
 
+def restore_tables(learner: Recommender, content: bytes) -> None:
+    """Give a candidate the reference's tables, without the optimiser's moments.
+
+    Raises RunError where the content is damaged or its tables do not fit.
+    """
+    try:
+        saved = load(content)
+        for field, weight in enumerate(learner.tables.weights()):
+            table = saved[f"tables.{field}"]
+            if table.shape[1] != weight.shape[1]:
+                raise RunError(f"checkpoint has embeddings of width {table.shape[1]}, not {weight.shape[1]}")
+            weight.data = table.to(learner.device)
+    except (SafetensorError, KeyError) as broken:
+        raise RunError(f"checkpoint is damaged or of another log: {broken}") from broken
+
+
 def _restore_moments(
     saved: dict[str, Tensor], name: str, weight: nn.Parameter, optimiser: torch.optim.Optimizer
 ) -> None:

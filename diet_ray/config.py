@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from diet_ray.boundary import QuotaRule
+from diet_ray.models.registry import ModelConfig
 from diet_ray.strict import Strict
 from diet_ray.unroll import Adam, InnerOptimiser, Sgd
 
@@ -68,3 +69,34 @@ class MethodConfig(Strict):
     boundary: BoundaryConfig = BoundaryConfig()
     inner: InnerConfig = InnerConfig()
     outer: OuterConfig = OuterConfig()
+
+
+class TrainingConfig(Strict):
+    """One epoch over real rows: of the reference on each block, of a candidate on the subsequent block."""
+
+    batch_size: Positive = 1024
+    learning_rate: Rate = 1e-3
+    clip_norm: Rate = 10.0
+    shuffle_rows: Positive = 1 << 20  # window of the shuffle; a smaller block is permuted as a whole
+
+
+class CandidateConfig(Strict):
+    """A candidate's training on reduced data; the best epoch by validation AUC is kept."""
+
+    epochs: Positive = 8
+    patience: Positive = 2  # epochs without a better validation AUC before it stops
+    batch_size: Positive = 256
+    learning_rate: Rate = 1e-3
+    validation_rows: Positive = 32_768  # drawn from the validation block
+
+
+class RunConfig(Strict):
+    """Everything a run's memory depends on, besides the log."""
+
+    seed: int = 0
+    ratio: Share = 0.015  # rows of memory per row of history
+    width: Positive = 32  # of embeddings
+    pool_rows: Positive = 65_536  # real rows of a block that the distiller draws from
+    reference: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    method: MethodConfig = MethodConfig()

@@ -188,8 +188,8 @@ class LogSchema(Strict):
 
     def columns(self) -> list[str]:
         """Columns of the log (or its side tables) that are read."""
-        sources = [*self.fields, *self.tasks]
-        wanted = [self.time.column, *(s.source for s in sources), *(w.column for w in self.where)]
+        wanted = [self.time.column, *(f.source for f in self.fields), *(t.source for t in self.tasks)]
+        wanted += [*(w.column for w in self.where)]
         return list(dict.fromkeys([*wanted, *(side.on for side in self.join)]))
 
     def plain(self) -> dict[str, Any]:

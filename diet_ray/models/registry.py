@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from diet_ray.errors import ConfigError
@@ -44,7 +45,7 @@ class ModelConfig(Strict):
     """
 
     name: str = "dcn"
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     head: HeadConfig = HeadConfig()
 
 

@@ -1,0 +1,82 @@
+"""Real rows through a recommender: one epoch of learning on a block, logits of a block.
+
+Shape suffixes: N rows, F fields, D embedding width, T tasks.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diet_ray.config import TrainingConfig
+from diet_ray.examples import Examples, predict
+from diet_ray.log.dataset import Block, PreparedLog
+from diet_ray.log.shuffle import EncodedRows, joined, shuffled_batches
+from diet_ray.metrics import Scores, score_tasks
+from diet_ray.models.ranking import RankingModel
+from diet_ray.recommender import Recommender
+from diet_ray.seeding import numpy_generator, torch_generator
+
+Report = Callable[[int], None]  # rows done since the last call
+
+
+def new_learner(dense: RankingModel, log: PreparedLog, width: int, training: TrainingConfig) -> Recommender:
+    """A recommender with empty tables."""
+    rates = {"learning_rate": training.learning_rate, "clip_norm": training.clip_norm}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Recommender(dense, len(log.fields), width, **rates, device=device)
+
+
+def learn_block(
+    learner: Recommender,
+    log: PreparedLog,
+    block: Block,
+    training: TrainingConfig,
+    seed: int,
+    report: Report = lambda rows: None,
+) -> float:
+    """Grow the tables to `block` and learn it for one epoch; return the mean training loss."""
+    learner.grow(block.table_rows, torch_generator(seed, "grow", block.name))
+    batches = shuffled_batches(
+        log.chunks(block),
+        batch_size=training.batch_size,
+        buffer_rows=training.shuffle_rows,
+        draw=numpy_generator(seed, "shuffle", block.name),
+    )
+    total = 0.0
+    for batch in batches:
+        id_NF, label_NT = tensors(batch, learner.device)
+        total += learner.step(id_NF, label_NT) * batch.rows
+        report(batch.rows)
+    return total / block.rows
+
+
+def tensors(rows: EncodedRows, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids int64 [N, F] and labels float32 [N, T]."""
+    return torch.as_tensor(rows.id_NF).long().to(device), torch.as_tensor(rows.label_NT).float().to(device)
+
+
+@torch.no_grad()
+def embedded(learner: Recommender, rows: EncodedRows) -> Examples:
+    """Rows in the embedding space of the learner's tables; an id without a row there is out-of-vocabulary."""
+    id_NF, label_NT = tensors(rows, learner.device)
+    known_F = torch.tensor(learner.tables.rows, device=learner.device)
+    return Examples(learner.tables(torch.where(id_NF < known_F, id_NF, 0)), label_NT)
+
+
+def evaluate_block(learner: Recommender, log: PreparedLog, block: Block) -> Scores:
+    """AUC and LogLoss of the learner on a block; holds its logits in memory."""
+    logits, labels = [], []
+    for rows in log.chunks(block):
+        examples = embedded(learner, rows)
+        logits.append(predict(learner.dense, examples.emb_NFD).cpu().numpy())
+        labels.append(rows.label_NT)
+    return score_tasks(np.concatenate(logits), np.concatenate(labels), log.tasks)
+
+
+def sampled(log: PreparedLog, block: Block, rows: int, draw: np.random.Generator) -> EncodedRows:
+    """At most `rows` rows of a block, uniformly without replacement, in block order."""
+    if rows >= block.rows:
+        return joined(list(log.chunks(block)))
+    return log.rows(block, np.sort(draw.choice(block.rows, rows, replace=False)))

@@ -1,0 +1,130 @@
+"""A prepared log: encoded blocks on disk and the manifest that names them."""
+
+import hashlib
+import io
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diet_ray.errors import DataError
+from diet_ray.log.shuffle import EncodedRows
+from diet_ray.storage import FileStamp, Folder
+
+FORMAT = 1
+MANIFEST = "prepared.json"
+READ_ROWS = 65_536
+AFTER_HISTORY = ("subsequent", "validation", "test")
+
+
+class Part(NamedTuple):
+    """One file of a block; `first` is the number of its first row within the block."""
+
+    stamp: FileStamp
+    rows: int
+    first: int
+
+
+class Block(NamedTuple):
+    """One interval of the log, encoded."""
+
+    name: str
+    rows: int
+    min_ts: int  # ms since 1970 UTC
+    max_ts: int
+    table_rows: tuple[int, ...]  # of each field's table once this block is known
+    label_groups: dict[int, int]  # label group -> rows
+    parts: tuple[Part, ...]
+
+
+class PreparedLog:
+    """What `prepare` wrote at a folder."""
+
+    def __init__(self, folder: Folder, manifest: dict[str, Any], fingerprint: str) -> None:
+        self.folder, self.fingerprint = folder, fingerprint
+        self.name: str = manifest["name"]
+        self.fields, self.tasks = tuple(manifest["fields"]), tuple(manifest["tasks"])
+        self.blocks = {block["name"]: _block(block) for block in manifest["blocks"]}
+
+    @classmethod
+    def open(cls, url: str) -> "PreparedLog":
+        """DataError where there is no manifest, it is of another format, or time runs backwards in it."""
+        folder = Folder.at(url)
+        if not folder.exists(MANIFEST):
+            raise DataError(
+                f"{url} is not a prepared log: it has no {MANIFEST}; run `diet-ray prepare` first"
+            )
+        content, manifest = folder.read(MANIFEST), folder.read_json(MANIFEST)
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise DataError(f"{folder / MANIFEST} is of another format; this version reads format {FORMAT}")
+        log = cls(folder, manifest, hashlib.sha256(content).hexdigest())
+        check_time_order(list(log.blocks.values()))
+        return log
+
+    @property
+    def history(self) -> list[Block]:
+        return [block for name, block in self.blocks.items() if name not in AFTER_HISTORY]
+
+    def chunks(self, block: Block, start: int = 0, stop: int | None = None) -> Iterator[EncodedRows]:
+        """Stream rows [start, stop) of a block in order; DataError names a file that is damaged."""
+        stop = block.rows if stop is None else stop
+        for part in block.parts:
+            if part.first < stop and part.first + part.rows > start:
+                first = part.first
+                for rows in self._part(part):
+                    begin, end = max(start - first, 0), min(stop - first, rows.rows)
+                    if begin < end:
+                        yield rows.take(slice(begin, end))
+                    first += rows.rows
+
+    def rows(self, block: Block, wanted: np.ndarray) -> EncodedRows:
+        """The rows with the (ascending) numbers `wanted` within the block."""
+        found, first = [], 0
+        for chunk in self.chunks(block):
+            low, high = np.searchsorted(wanted, [first, first + chunk.rows])
+            found.append(chunk.take(wanted[low:high] - first))
+            first += chunk.rows
+        return EncodedRows(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+
+    def _part(self, part: Part) -> Iterator[EncodedRows]:
+        path = self.folder / part.stamp.path
+        try:
+            with self.folder.fs.open(path, "rb") as file:
+                parquet = pq.ParquetFile(file)
+                if parquet.metadata.num_rows != part.rows:
+                    raise DataError(
+                        f"{path} has {parquet.metadata.num_rows} rows, its record says {part.rows}"
+                    )
+                for batch in parquet.iter_batches(READ_ROWS):
+                    yield self._encoded(batch)
+        except (pa.ArrowInvalid, OSError) as broken:
+            raise DataError(f"{path} is damaged or missing: {broken}") from broken
+
+    def _encoded(self, batch: pa.RecordBatch) -> EncodedRows:
+        id_NF = np.stack([batch[name].to_numpy() for name in self.fields], 1)
+        return EncodedRows(id_NF, np.stack([batch[name].to_numpy() for name in self.tasks], 1))
+
+
+def check_time_order(blocks: list[Block]) -> None:
+    for earlier, later in pairwise(blocks):
+        if later.min_ts < earlier.max_ts:
+            raise DataError(
+                f"time runs backwards: block {later.name} starts before block {earlier.name} ends"
+            )
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def _block(found: dict[str, Any]) -> Block:
+    parts = tuple(Part(FileStamp(**p["stamp"]), p["rows"], p["first"]) for p in found["parts"])
+    groups = {int(group): rows for group, rows in found["label_groups"].items()}
+    return Block(
+        **{**found, "table_rows": tuple(found["table_rows"]), "label_groups": groups, "parts": parts}
+    )

@@ -1,0 +1,114 @@
+"""A raw chunk to what every log looks like here: ts in ms, one id column per field, labels 0 or 1."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from diet_ray.errors import DataError
+from diet_ray.log.schema import Condition, FieldConfig, LogSchema, TimeConfig
+from diet_ray.log.source import Chunk
+
+
+class Normalised(NamedTuple):
+    rows: pa.Table
+    rejected: pa.Table  # as they came, with file, row (from 1) and reason
+
+
+def normalise(chunk: Chunk, schema: LogSchema) -> Normalised:
+    """Apply the schema's filter, time, fields and tasks to a chunk.
+
+    Raises DataError naming file, row and column of the first malformed row where `schema.malformed` is error.
+    """
+    table = chunk.table.append_column(
+        "row", pa.array(np.arange(chunk.first_row + 1, chunk.first_row + 1 + chunk.table.num_rows))
+    )
+    for test in schema.where:
+        table = table.filter(_passes(table[test.column], test, f"{chunk.path}, column {test.column}"))
+    reason = np.full(table.num_rows, None, dtype=object)
+    ts = _milliseconds(table[schema.time.column], schema.time, chunk.path)
+    reason[pc.is_null(ts).to_numpy(zero_copy_only=False)] = f"{schema.time.column} is missing or not a time"
+    columns = {"ts": ts}
+    for field in schema.fields:
+        columns[field.name] = _field(table[field.source], ts, field, schema.time.zone)
+    for task in schema.tasks:
+        where = f"{chunk.path}, column {task.source}"
+        label = (
+            table[task.source]
+            if task.condition is None
+            else _passes(table[task.source], task.condition, where)
+        )
+        columns[task.name], bad_N = _label(label)
+        reason[bad_N & (reason == None)] = f"{task.source} is not 0 or 1"  # noqa: E711
+    good_N = pd.isna(reason)
+    if schema.malformed == "error" and not good_N.all():
+        first = int(np.flatnonzero(~good_N)[0])
+        raise DataError(
+            f"{chunk.path}, row {table['row'][first]}: {reason[first]}: "
+            f"{ {k: v for k, v in table.slice(first, 1).to_pylist()[0].items() if k in reason[first]} }; "
+            "set malformed: quarantine in the schema to set such rows aside"
+        )
+    rejected = table.append_column("file", pa.array([chunk.path] * table.num_rows))
+    rejected = rejected.append_column("reason", pa.array(reason, pa.string())).filter(pa.array(~good_N))
+    return Normalised(pa.table(columns).filter(pa.array(good_N)), rejected)
+
+
+def _milliseconds(column: pa.ChunkedArray, time: TimeConfig, path: str) -> pa.Array:
+    """Time as int64 ms since 1970 UTC; null where it cannot be read."""
+    if time.unit in ("s", "ms", "us"):
+        value = pd.to_numeric(column.to_pandas(), errors="coerce").to_numpy(np.float64)
+        ms_N = np.round(
+            value * {"s": 1000.0, "ms": 1.0, "us": 1e-3}[time.unit] - (0.5 if time.unit == "us" else 0)
+        )
+        # NaN, infinite, or beyond the year 9999.
+        bad_N = ~(np.abs(ms_N) < 2.5e14)
+        return pa.array(np.where(bad_N, 0, ms_N).astype(np.int64), mask=bad_N)
+    if time.unit == "mmdd":
+        text = column.cast(pa.string()).to_pandas().str.zfill(4)
+        stamps = pd.to_datetime(str(time.year) + text, format="%Y%m%d", errors="coerce")
+    else:
+        try:
+            stamps = pd.to_datetime(column.to_pandas(), errors="coerce")
+        except (TypeError, ValueError) as wrong:
+            raise DataError(f"{path}, column {time.column}: {wrong}") from wrong
+    series = pd.Series(pd.DatetimeIndex(stamps))
+    if series.dt.tz is None:
+        series = series.dt.tz_localize(time.zone, ambiguous="NaT", nonexistent="shift_forward")
+    ms = series.dt.tz_convert("UTC").dt.as_unit("ms")
+    return pa.array(ms.astype("int64").to_numpy(), mask=ms.isna().to_numpy())
+
+
+def _field(column: pa.ChunkedArray, ts: pa.Array, field: FieldConfig, zone: str) -> pa.Array:
+    if field.part:
+        local = pd.DatetimeIndex(pd.to_datetime(ts.to_pandas(), unit="ms", utc=True)).tz_convert(zone)
+        value = local.hour if field.part == "hour" else local.dayofweek
+        return pa.array(value.to_numpy(), pa.int64(), from_pandas=True)
+    ids = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if field.at_most is not None:
+        ids = pc.min_element_wise(ids, field.at_most, skip_nulls=False)
+    if pa.types.is_dictionary(ids.type):
+        ids = ids.cast(ids.type.value_type)
+    return ids.cast(pa.int64() if pa.types.is_integer(ids.type) else pa.string())
+
+
+def _passes(column: pa.ChunkedArray, test: Condition, where: str) -> pa.Array:
+    """Boolean, null where the value is missing."""
+    try:
+        if test.equals is not None:
+            wanted = pa.scalar(test.equals)
+            return pc.equal(
+                column, wanted.cast(column.type) if not pa.types.is_string(column.type) else str(test.equals)
+            )
+        if test.at_least is not None:
+            return pc.greater_equal(column, test.at_least)
+        return pc.less_equal(column, test.at_most)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as wrong:
+        raise DataError(f"{where} holds {column.type}, which cannot be compared: {wrong}") from wrong
+
+
+def _label(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
+    value = pd.to_numeric(column.to_pandas(), errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    bad_N = ~((value == 0) | (value == 1))
+    return pa.array(np.where(bad_N, 0, value).astype(np.uint8)), bad_N

@@ -1,0 +1,234 @@
+"""Raw log to encoded blocks in two passes, each over pieces that may run anywhere.
+
+Pass 1 cuts every source file into the blocks (staging) and counts ids; pass 2 encodes a staged file with the
+vocabulary as it stood at its block. Between them the vocabulary grows block by block, so no id is known
+before its time. What is written last is the manifest.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from diet_ray.errors import DataError
+from diet_ray.log.dataset import FORMAT, MANIFEST, Block, Part, PreparedLog, check_time_order, parquet_bytes
+from diet_ray.log.normalise import normalise
+from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
+from diet_ray.log.source import chunks, source_files
+from diet_ray.log.vocabulary import Encoder, HashedEncoder, Vocabulary
+from diet_ray.storage import FileStamp, Folder
+
+GROWS_WITHOUT = ("validation", "test")  # blocks whose ids nobody learns
+
+
+class SourcePiece(NamedTuple):
+    """Pass 1's unit of work; small and picklable."""
+
+    number: int
+    path: str
+    source: str
+    out: str
+    schema: dict[str, Any]
+
+
+class Staged(NamedTuple):
+    """Rows of one block from one chunk of a source file."""
+
+    block: str
+    path: str
+    rows: int
+
+
+class StagedPiece(NamedTuple):
+    parts: list[Staged]
+    outside: int  # rows that belong to no block
+    quarantined: int
+
+
+class EncodePiece(NamedTuple):
+    """Pass 2's unit of work."""
+
+    staged: Staged
+    part: int
+    out: str
+    schema: dict[str, Any]
+
+
+class EncodedPart(NamedTuple):
+    block: str
+    stamp: FileStamp
+    rows: int
+    min_ts: int
+    max_ts: int
+    label_groups: dict[int, int]
+
+
+# Runs a function over items, in order: in this process, or over a cluster (actors.preparing).
+Mapper = Callable[[Callable[[Any], Any], Sequence[Any], str], list[Any]]
+
+
+def in_process(function: Callable[[Any], Any], items: Sequence[Any], label: str) -> list[Any]:
+    return [function(item) for item in items]
+
+
+def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_process) -> PreparedLog:
+    """Write the encoded blocks of `source` to `out` and return them; done work of the same schema is kept.
+
+    Raises DataError where a block is empty, a file damaged, a row malformed, or `out` holds another log.
+    """
+    folder, plain = Folder.at(out), schema.plain()
+    if folder.exists(MANIFEST):
+        if folder.read_json(MANIFEST)["schema"] != plain:
+            raise DataError(f"{out} holds a log prepared with another schema; choose another directory")
+        return PreparedLog.open(out)
+    for left_over in ("staging", "blocks", "vocabulary", "quarantine"):
+        if folder.exists(left_over):
+            folder.fs.rm(folder / left_over, recursive=True)
+    paths = source_files(source, schema.files.patterns)
+    pieces = [SourcePiece(i, path, source, out, plain) for i, path in enumerate(paths)]
+    staged: list[StagedPiece] = mapper(stage_piece, pieces, "reading")
+    parts = [part for piece in staged for part in piece.parts]
+    _check_no_block_is_empty(schema, parts)
+    table_rows = _grow(schema, folder, parts)
+    numbered = [
+        EncodePiece(part, number, out, plain)
+        for name in schema.intervals()
+        for number, part in enumerate(p for p in parts if p.block == name)
+    ]
+    encoded: list[EncodedPart] = mapper(encode_piece, numbered, "encoding")
+    blocks = [_block(name, encoded, table_rows[name]) for name in schema.intervals()]
+    check_time_order(blocks)
+    counts = {"outside": sum(p.outside for p in staged), "quarantined": sum(p.quarantined for p in staged)}
+    folder.write_json(MANIFEST, _manifest(schema, blocks, counts))
+    folder.fs.rm(folder / "staging", recursive=True)
+    return PreparedLog.open(out)
+
+
+def stage_piece(piece: SourcePiece) -> StagedPiece:
+    """Cut one source file into blocks under out/staging, rows as normalised, and count ids beside."""
+    schema, folder = parse_schema(piece.schema, "prepared"), Folder.at(piece.out)
+    parts: list[Staged] = []
+    outside = quarantined = 0
+    for number, chunk in enumerate(chunks(piece.path, schema, piece.source)):
+        rows, rejected = normalise(chunk, schema)
+        name = f"{piece.number:05d}-{number:05d}.parquet"
+        if rejected.num_rows:
+            quarantined += rejected.num_rows
+            folder.write(f"quarantine/{name}", parquet_bytes(rejected))
+        outside += rows.num_rows
+        for block, (start, end) in schema.intervals().items():
+            inside = rows.filter(pc.and_(pc.greater_equal(rows["ts"], start), pc.less(rows["ts"], end)))
+            if inside.num_rows:
+                outside -= inside.num_rows
+                path = f"staging/{block}/{name}"
+                folder.write(path, parquet_bytes(inside))
+                parts.append(Staged(block, path, inside.num_rows))
+    return StagedPiece(parts, outside, quarantined)
+
+
+def encode_piece(piece: EncodePiece) -> EncodedPart:
+    """Encode one staged file into out/blocks."""
+    schema, folder = parse_schema(piece.schema, "prepared"), Folder.at(piece.out)
+    rows = _read(folder, piece.staged.path)
+    columns: dict[str, Any] = {"ts": rows["ts"]}
+    for field in schema.field_names:
+        columns[field] = _encoder(piece.out, schema, field, piece.staged.block).encode(rows[field])
+    columns |= {task: rows[task] for task in schema.task_names}
+    group_N = sum(rows[task].to_numpy().astype(np.int64) << t for t, task in enumerate(schema.task_names))
+    found, count = np.unique(group_N, return_counts=True)
+    stamp = folder.write(
+        f"blocks/{piece.staged.block}/part-{piece.part:05d}.parquet", parquet_bytes(pa.table(columns))
+    )
+    span = pc.min_max(rows["ts"]).as_py()
+    groups = dict(zip(found.tolist(), count.tolist(), strict=True))
+    return EncodedPart(piece.staged.block, stamp, rows.num_rows, span["min"], span["max"], groups)
+
+
+def _grow(schema: LogSchema, folder: Folder, parts: list[Staged]) -> dict[str, tuple[int, ...]]:
+    """Grow the vocabularies block by block; return table rows per field once each block is known."""
+    if isinstance(schema.encoder, HashedConfig):
+        return dict.fromkeys(schema.intervals(), (schema.encoder.buckets + 1,) * len(schema.fields))
+    known = {field: Vocabulary() for field in schema.field_names}
+    rows: dict[str, tuple[int, ...]] = {}
+    for block in schema.intervals():
+        if block not in GROWS_WITHOUT:
+            for field, vocabulary in known.items():
+                counts = _counts(folder, [p.path for p in parts if p.block == block], field)
+                increment = vocabulary.grow(counts, schema.encoder.min_count)
+                folder.write(f"vocabulary/{block}/{field}.parquet", parquet_bytes(increment))
+        rows[block] = tuple(vocabulary.rows for vocabulary in known.values())
+    return rows
+
+
+def _counts(folder: Folder, paths: list[str], field: str) -> pa.Table:
+    """How often each id occurs; one file's column at a time, so the distinct ids bound the memory held."""
+    total: pa.Table | None = None
+    for path in paths:
+        counted = pa.table(
+            dict(
+                zip(
+                    ("id", "count"), _read(folder, path, [field])[field].value_counts().flatten(), strict=True
+                )
+            )
+        )
+        try:
+            both = pa.concat_tables([counted] if total is None else [total, counted])
+        except pa.ArrowInvalid as differs:
+            raise DataError(f"field {field} has another type in some files: {differs}") from differs
+        total = both.group_by("id").aggregate([("count", "sum")]).rename_columns(["id", "count"])
+    assert total is not None  # no block is empty
+    return total
+
+
+@lru_cache(maxsize=64)
+def _encoder(out: str, schema: LogSchema, field: str, block: str) -> Encoder:
+    if isinstance(schema.encoder, HashedConfig):
+        return HashedEncoder(schema.encoder.buckets)
+    vocabulary, folder = Vocabulary(), Folder.at(out)
+    for name in schema.intervals():
+        if name not in GROWS_WITHOUT:
+            vocabulary.extend(_read(folder, f"vocabulary/{name}/{field}.parquet"))
+        if name == block:
+            break
+    return vocabulary
+
+
+def _read(folder: Folder, path: str, columns: list[str] | None = None) -> pa.Table:
+    return pq.read_table(io.BytesIO(folder.read(path)), columns=columns)
+
+
+def _check_no_block_is_empty(schema: LogSchema, parts: list[Staged]) -> None:
+    filled = {part.block for part in parts}
+    for name, (start, end) in schema.intervals().items():
+        if name not in filled:
+            span = " to ".join(str(np.datetime64(ms, "ms")) for ms in (start, end))
+            raise DataError(f"block {name} is empty: no row of the log lies in {span} UTC")
+
+
+def _block(name: str, encoded: list[EncodedPart], table_rows: tuple[int, ...]) -> Block:
+    mine = [part for part in encoded if part.block == name]
+    firsts = np.cumsum([0] + [part.rows for part in mine]).tolist()
+    groups = sorted({group for part in mine for group in part.label_groups})
+    return Block(
+        name=name,
+        rows=firsts[-1],
+        min_ts=min(part.min_ts for part in mine),
+        max_ts=max(part.max_ts for part in mine),
+        table_rows=table_rows,
+        label_groups={g: sum(part.label_groups.get(g, 0) for part in mine) for g in groups},
+        parts=tuple(Part(p.stamp, p.rows, first) for p, first in zip(mine, firsts, strict=False)),
+    )
+
+
+def _manifest(schema: LogSchema, blocks: list[Block], counts: dict[str, int]) -> dict[str, Any]:
+    plain = [
+        {**b._asdict(), "parts": [{**p._asdict(), "stamp": p.stamp._asdict()} for p in b.parts]}
+        for b in blocks
+    ]
+    names = {"name": schema.name, "fields": schema.field_names, "tasks": schema.task_names}
+    return {"format": FORMAT, **names, "schema": schema.plain(), "blocks": plain, **counts}

@@ -1,0 +1,115 @@
+"""Raw log files as a list of pieces, each streamed on its own."""
+
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from functools import lru_cache
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+
+from diet_ray.errors import DataError
+from diet_ray.log.schema import LogSchema
+from diet_ray.storage import Folder
+
+BATCH_ROWS = 1_000_000
+CSV_BLOCK_BYTES = 64 << 20
+
+
+class Chunk(NamedTuple):
+    """Consecutive rows of one file; `first_row` counts from 0."""
+
+    path: str
+    first_row: int
+    table: pa.Table
+
+
+def source_files(source: str, patterns: tuple[str, ...]) -> list[str]:
+    """Files below `source` (or the one file it is) in order of name; DataError where there is none."""
+    folder = Folder.at(source)
+    if folder.fs.isfile(folder.root):
+        return [source]
+    found = sorted(folder.fs.find(folder.root)) if folder.fs.exists(folder.root) else []
+    named = [(path, path.rsplit("/", 1)[-1]) for path in found]
+    matching = [p for p, name in named if name[0] not in "._" and any(fnmatch(name, x) for x in patterns)]
+    if not matching:
+        raise DataError(f"no file at {source} matches {', '.join(patterns)}")
+    return [folder.fs.unstrip_protocol(path) for path in matching]
+
+
+def chunks(path: str, schema: LogSchema, source: str) -> Iterator[Chunk]:
+    """Stream one file with the columns of the schema, side tables joined.
+
+    Raises DataError naming the file where a column is missing or the file is damaged.
+    """
+    sides = {side.on: _side_table(source, side.files, side.on) for side in schema.join}
+    joined = {name for side in sides.values() for name in side.column_names}
+    own = [name for name in schema.columns() if name not in joined or name in sides]
+    first_row = 0
+    try:
+        for table in _tables(path, schema, own):
+            missing = [name for name in own if name not in table.column_names]
+            if missing:
+                listed = ", ".join(table.column_names)
+                raise DataError(f"{path} has no column {', '.join(missing)}; it has {listed}")
+            yield Chunk(path, first_row, _with_sides(table.select(own), sides))
+            first_row += table.num_rows
+    except (pa.ArrowInvalid, OSError, EOFError) as broken:
+        raise DataError(f"{path} cannot be read after row {first_row}: {broken}") from broken
+
+
+def _tables(path: str, schema: LogSchema, columns: list[str]) -> Iterator[pa.Table]:
+    folder = Folder.at(path)
+    if path.endswith(".parquet"):
+        with folder.fs.open(folder.root, "rb") as file:
+            parquet = pq.ParquetFile(file)
+            known = [name for name in columns if name in parquet.schema_arrow.names]
+            if len(known) < len(columns):
+                yield parquet.schema_arrow.empty_table()
+            for batch in parquet.iter_batches(BATCH_ROWS, columns=known):
+                yield pa.Table.from_batches([batch])
+        return
+    with folder.fs.open(folder.root, "rb", compression="infer") as file:
+        yield from map(lambda batch: pa.Table.from_batches([batch]), _csv(file, path, schema))
+
+
+def _csv(file: object, path: str, schema: LogSchema) -> pc.CSVStreamingReader:
+    separator = schema.files.separator or ("\t" if ".tsv" in path else ",")
+    # Ids are text: a type guessed per file would give one id two identities.
+    ids = {f.source for f in schema.fields if f.part is None and f.at_most is None}
+    numbers = {task.source for task in schema.tasks} | {test.column for test in schema.where}
+    text = dict.fromkeys((ids | {side.on for side in schema.join}) - numbers, pa.string())
+    names = schema.files.columns
+    return pc.open_csv(
+        file,
+        pc.ReadOptions(block_size=CSV_BLOCK_BYTES, column_names=list(names) if names else None),
+        pc.ParseOptions(delimiter=separator),
+        pc.ConvertOptions(column_types=text, strings_can_be_null=True),
+    )
+
+
+@lru_cache(maxsize=4)
+def _side_table(source: str, pattern: str, on: str) -> pa.Table:
+    """A side table as text columns, one row per key; held whole by each process that reads the log."""
+    parts = []
+    for path in source_files(source, (pattern,)):
+        folder = Folder.at(path)
+        with folder.fs.open(folder.root, "rb", compression="infer") as file:
+            table = pc.read_csv(file)
+        if on not in table.column_names:
+            raise DataError(f"{path} has no column {on} to join by")
+        parts.append(pa.table({name: table[name].cast(pa.string()) for name in table.column_names}))
+    side = pa.concat_tables(parts, promote_options="default")
+    keys = side[on].to_pandas()
+    return side.filter(pa.array(~keys.duplicated().to_numpy()))
+
+
+def _with_sides(table: pa.Table, sides: dict[str, pa.Table]) -> pa.Table:
+    for on, side in sides.items():
+        row_N = pa.compute.index_in(table[on].cast(pa.string()), value_set=side[on].combine_chunks())
+        for name in side.column_names:
+            if name not in table.column_names:
+                table = table.append_column(name, side[name].take(row_N))
+    return table
