@@ -44,6 +44,15 @@ def restore(learner: Recommender, content: bytes) -> None:
         raise RunError(f"checkpoint is of another architecture: {differs}") from differs
 
 
+def restore_weights(learner: Recommender, content: bytes) -> None:
+    """Put saved tables and dense model into a learner that only scores."""
+    restore_tables(learner, content)
+    try:
+        learner.dense.load_state_dict(_below(load(content), "dense.", learner.dense.state_dict()))
+    except (KeyError, RuntimeError) as differs:
+        raise RunError(f"checkpoint is of another architecture: {differs}") from differs
+
+
 def restore_tables(learner: Recommender, content: bytes) -> None:
     """Give a candidate the reference's tables, without the optimiser's moments.
 

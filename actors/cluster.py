@@ -1,0 +1,78 @@
+"""Connect to Ray and decide what each actor takes, so that nothing waits for a resource that never comes."""
+
+import os
+from typing import Annotated, NamedTuple
+
+import ray
+from pydantic import Field
+
+from diet_ray.errors import ResourceError
+from diet_ray.strict import Strict
+
+FIXED_ACTORS = 2  # reference model and distiller
+
+
+class ResourceConfig(Strict):
+    """What the actors of a run take; whatever is None is decided by the size of the cluster."""
+
+    scorers: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None  # of torch, in each actor
+    num_cpus: Annotated[float, Field(ge=0)] | None = None  # claimed by each actor
+    num_gpus: Annotated[float, Field(ge=0)] | None = None  # claimed by each actor; a share is fine
+
+
+class Plan(NamedTuple):
+    """What every actor of a run takes."""
+
+    scorers: int
+    threads: int
+    num_cpus: float
+    num_gpus: float
+
+    def told(self) -> str:
+        claim = f"{self.num_cpus:g} CPU and {self.num_gpus:g} GPU claimed, {self.threads} threads each"
+        return f"1 reference model, {self.scorers} scorer(s), 1 distiller; {claim}"
+
+
+def connect() -> dict[str, float]:
+    """Join the cluster of RAY_ADDRESS, or start Ray here; return its resources."""
+    if not ray.is_initialized():
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        address = os.environ.get("RAY_ADDRESS")
+        local = {} if address else {"include_dashboard": False}
+        ray.init(address=address or "local", log_to_driver=False, logging_level="warning", **local)
+    return ray.cluster_resources()
+
+
+def plan(resources: dict[str, float], wanted: ResourceConfig) -> Plan:
+    """Fill in what `wanted` leaves open.
+
+    Raises ResourceError, with what to change, where the actors would wait forever: Ray Data and short tasks
+    need one CPU that no actor holds.
+    """
+    cpus, gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0.0)
+    default_scorers = max(1, int(gpus) - FIXED_ACTORS) if gpus else max(1, min(8, cpus - FIXED_ACTORS - 1))
+    scorers = wanted.scorers or default_scorers
+    actors = scorers + FIXED_ACTORS
+    # Actors that claim nothing cannot starve each other; on a small machine that is the only safe claim.
+    num_cpus = wanted.num_cpus if wanted.num_cpus is not None else float(cpus > actors)
+    num_gpus = wanted.num_gpus if wanted.num_gpus is not None else _share(gpus, actors)
+    if num_cpus * actors > cpus - 1:
+        raise ResourceError(
+            f"{actors} actors with {num_cpus:g} CPU each leave less than one of {cpus} CPUs free, and the run would "
+            f"hang; set resources.num_cpus to 0 or resources.scorers to {max(1, int((cpus - 1) / num_cpus) - 2)}"
+            if num_cpus
+            else f"the cluster has {cpus} CPUs; diet_ray needs at least one"
+        )
+    if num_gpus * actors > gpus:
+        raise ResourceError(
+            f"{actors} actors with {num_gpus:g} GPU each need more than the {gpus:g} there are, and the run would "
+            f"hang; set resources.num_gpus to {_share(gpus, actors):g} or fewer resources.scorers"
+        )
+    # Training of the next block runs beside the scoring or distilling of this one.
+    threads = wanted.threads or max(1, cpus // (scorers + 1))
+    return Plan(scorers, threads, num_cpus, num_gpus)
+
+
+def _share(gpus: float, actors: int) -> float:
+    return 1.0 if gpus >= actors else int(100 * gpus / actors) / 100

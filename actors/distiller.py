@@ -1,0 +1,52 @@
+"""The distiller: turns the memory before a block into the memory after it."""
+
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow.parquet as pq
+import ray
+
+from actors.reference import with_progress
+from actors.run_worker import RunWorker, checkpoint_path, memory_path
+from diet_ray.log.dataset import parquet_bytes
+from diet_ray.memory import Memory, from_arrow, to_arrow
+from diet_ray.selection import Collected
+from diet_ray.stage import composition, memory_schema, next_memory
+
+
+@ray.remote(max_restarts=3, max_task_retries=3)
+class Distiller(RunWorker):
+    """Reads everything it needs from the run; keeps nothing between stages."""
+
+    def distil(
+        self, stage: int, rows: int, boundary: Collected, pool: Collected
+    ) -> Iterator[tuple[str, Any]]:
+        """Yield progress in outer iterations, then the memory's stamp, its composition and the losses."""
+
+        def work(report: Callable[[int], None]) -> Any:
+            losses: list[float] = []
+            schema, old = memory_schema(self.log, self.config), self.memory(stage - 1)
+            memory = next_memory(
+                stage,
+                self.log,
+                self.config,
+                rows=rows,
+                boundary=boundary.as_memory(stage),
+                old=old,
+                real=pool.real(),
+                reference=self.checkpoint(stage).dense.cpu(),
+                previous=self.checkpoint(stage - 1).dense.cpu() if stage > 1 else None,
+                report=lambda progress: (losses.append(progress.outer_loss), report(1))[1],
+            )
+            table = to_arrow(memory, schema, reference=checkpoint_path(stage))
+            stamp = self.folder.write(memory_path(stage), parquet_bytes(table))
+            return stamp, {**composition(memory, old), "outer_loss": losses}
+
+        yield from with_progress(work)
+
+    def memory(self, stage: int) -> Memory | None:
+        if stage == 0:
+            return None
+        table = pq.read_table(io.BytesIO(self.folder.read(memory_path(stage))))
+        return from_arrow(table, memory_schema(self.log, self.config))

@@ -1,0 +1,41 @@
+"""What every actor of a run opens: the log, the config and the checkpoints."""
+
+from typing import Any
+
+import torch
+
+from diet_ray.checkpoint import restore_weights
+from diet_ray.config import RunConfig
+from diet_ray.learning import new_learner
+from diet_ray.log.dataset import PreparedLog
+from diet_ray.recommender import Recommender
+from diet_ray.stage import new_model
+from diet_ray.storage import Folder
+
+
+def checkpoint_path(stage: int) -> str:
+    return f"reference/{stage:04d}/checkpoint.safetensors"
+
+
+def memory_path(stage: int) -> str:
+    return f"memory/{stage:04d}/memory.parquet"
+
+
+class RunWorker:
+    """Built from paths and small values, so that Ray can restart it anywhere."""
+
+    def __init__(self, data: str, run: str, config: dict[str, Any], threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.config = RunConfig.model_validate(config)
+        self.log, self.folder = PreparedLog.open(data), Folder.at(run)
+
+    def learner(self) -> Recommender:
+        return new_learner(
+            new_model(self.log, self.config, "reference"), self.log, self.config.width, self.config.training
+        )
+
+    def checkpoint(self, stage: int) -> Recommender:
+        """The reference as it stood after `stage`, without its optimiser."""
+        learner = self.learner()
+        restore_weights(learner, self.folder.read(checkpoint_path(stage)))
+        return learner
