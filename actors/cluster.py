@@ -39,8 +39,13 @@ def connect() -> dict[str, float]:
     if not ray.is_initialized():
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         address = os.environ.get("RAY_ADDRESS")
-        local = {} if address else {"include_dashboard": False}
-        ray.init(address=address or "local", log_to_driver=False, logging_level="warning", **local)
+        # A dashboard of one's own costs seconds and memory; a cluster has its own.
+        ray.init(
+            address=address or "local",
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level="warning",
+        )
     return ray.cluster_resources()
 
 
@@ -57,17 +62,15 @@ def plan(resources: dict[str, float], wanted: ResourceConfig) -> Plan:
     # Actors that claim nothing cannot starve each other; on a small machine that is the only safe claim.
     num_cpus = wanted.num_cpus if wanted.num_cpus is not None else float(cpus > actors)
     num_gpus = wanted.num_gpus if wanted.num_gpus is not None else _share(gpus, actors)
-    if num_cpus * actors > cpus - 1:
+    if cpus < 1 or num_cpus * actors > cpus - 1:
         raise ResourceError(
-            f"{actors} actors with {num_cpus:g} CPU each leave less than one of {cpus} CPUs free, and the run would "
-            f"hang; set resources.num_cpus to 0 or resources.scorers to {max(1, int((cpus - 1) / num_cpus) - 2)}"
-            if num_cpus
-            else f"the cluster has {cpus} CPUs; diet_ray needs at least one"
+            f"{actors} actors with {num_cpus:g} CPU each do not leave one of {cpus} CPUs free, and the run would hang; "
+            "set resources.num_cpus to 0, or fewer resources.scorers"
         )
     if num_gpus * actors > gpus:
         raise ResourceError(
-            f"{actors} actors with {num_gpus:g} GPU each need more than the {gpus:g} there are, and the run would "
-            f"hang; set resources.num_gpus to {_share(gpus, actors):g} or fewer resources.scorers"
+            f"{actors} actors with {num_gpus:g} GPU each need more than the {gpus:g} GPUs there are, and the run "
+            f"would hang; set resources.num_gpus to {_share(gpus, actors):g}, or fewer resources.scorers"
         )
     # Training of the next block runs beside the scoring or distilling of this one.
     threads = wanted.threads or max(1, cpus // (scorers + 1))

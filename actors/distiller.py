@@ -9,6 +9,7 @@ import ray
 
 from actors.reference import with_progress
 from actors.run_worker import RunWorker, checkpoint_path, memory_path
+from diet_ray.distiller import Progress
 from diet_ray.log.dataset import parquet_bytes
 from diet_ray.memory import Memory, from_arrow, to_arrow
 from diet_ray.selection import Collected
@@ -26,6 +27,11 @@ class Distiller(RunWorker):
 
         def work(report: Callable[[int], None]) -> Any:
             losses: list[float] = []
+
+            def note(progress: Progress) -> None:
+                losses.append(progress.outer_loss)
+                report(1)
+
             schema, old = memory_schema(self.log, self.config), self.memory(stage - 1)
             memory = next_memory(
                 stage,
@@ -37,7 +43,7 @@ class Distiller(RunWorker):
                 real=pool.real(),
                 reference=self.checkpoint(stage).dense.cpu(),
                 previous=self.checkpoint(stage - 1).dense.cpu() if stage > 1 else None,
-                report=lambda progress: (losses.append(progress.outer_loss), report(1))[1],
+                report=note,
             )
             table = to_arrow(memory, schema, reference=checkpoint_path(stage))
             stamp = self.folder.write(memory_path(stage), parquet_bytes(table))

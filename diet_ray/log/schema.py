@@ -104,10 +104,14 @@ class SideTable(Strict):
 
 
 class VocabularyConfig(Strict):
-    """Ids seen at least `min_count` times within one block get a row of their own, forever."""
+    """Ids seen at least `min_count` times within one block get a row of their own, forever.
+
+    Above 1 the out-of-vocabulary row learns from rows whose ids are rare in their block. Where rarity tells
+    the label (a user with one click has no next click), that is a leak: on Globo it costs 0.03 AUC.
+    """
 
     kind: Literal["vocabulary"] = "vocabulary"
-    min_count: Annotated[int, Field(ge=1)] = 2
+    min_count: Annotated[int, Field(ge=1)] = 1
 
 
 class HashedConfig(Strict):

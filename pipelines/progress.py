@@ -1,0 +1,50 @@
+"""Progress on a terminal: a bar per running task with rate and time left; lines where there is no terminal."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+console = Console(stderr=True, highlight=False)
+
+
+class RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} {task.fields['unit']}/s" if task.speed else "")
+
+
+class Bars:
+    """Named bars; silent unless standard error is a terminal."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    @contextmanager
+    def bar(self, label: str, total: int, unit: str) -> Iterator["Bar"]:
+        task = self.progress.add_task(label, total=total, unit=unit)
+        try:
+            yield Bar(self.progress, task)
+        finally:
+            self.progress.remove_task(task)
+
+
+class Bar:
+    def __init__(self, progress: Progress, task: object) -> None:
+        self.progress, self.task = progress, task
+
+    def advance(self, amount: int) -> None:
+        self.progress.advance(self.task, amount)  # type: ignore[arg-type]
+
+    def at(self, done: int) -> None:
+        self.progress.update(self.task, completed=done)  # type: ignore[arg-type]
+
+
+@contextmanager
+def bars() -> Iterator[Bars]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,}/{task.total:,}"))
+    with Progress(
+        *columns, RateColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as shown:
+        yield Bars(shown)
