@@ -1,5 +1,6 @@
 """Connect to Ray and decide what each actor takes, so that nothing waits for a resource that never comes."""
 
+import logging
 import os
 from typing import Annotated, NamedTuple
 
@@ -44,7 +45,7 @@ def connect() -> dict[str, float]:
             address=address or "local",
             include_dashboard=None if address else False,
             log_to_driver=False,
-            logging_level="warning",
+            logging_level=logging.WARNING,
         )
     return ray.cluster_resources()
 
@@ -64,13 +65,13 @@ def plan(resources: dict[str, float], wanted: ResourceConfig) -> Plan:
     num_gpus = wanted.num_gpus if wanted.num_gpus is not None else _share(gpus, actors)
     if cpus < 1 or num_cpus * actors > cpus - 1:
         raise ResourceError(
-            f"{actors} actors with {num_cpus:g} CPU each do not leave one of {cpus} CPUs free, and the run would hang; "
-            "set resources.num_cpus to 0, or fewer resources.scorers"
+            f"{actors} actors with {num_cpus:g} CPU each do not leave one of {cpus} CPUs free, and the run would "
+            "hang; set resources.num_cpus to 0, or fewer resources.scorers"
         )
     if num_gpus * actors > gpus:
         raise ResourceError(
-            f"{actors} actors with {num_gpus:g} GPU each need more than the {gpus:g} GPUs there are, and the run "
-            f"would hang; set resources.num_gpus to {_share(gpus, actors):g}, or fewer resources.scorers"
+            f"{actors} actors with {num_gpus:g} GPU each need more than the {gpus:g} GPUs there are, and the "
+            f"run would hang; set resources.num_gpus to {_share(gpus, actors):g}, or fewer resources.scorers"
         )
     # Training of the next block runs beside the scoring or distilling of this one.
     threads = wanted.threads or max(1, cpus // (scorers + 1))

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow.parquet as pq
-import ray
 
 from actors.reference import with_progress
 from actors.run_worker import RunWorker, checkpoint_path, memory_path
@@ -16,7 +15,6 @@ from diet_ray.selection import Collected
 from diet_ray.stage import composition, memory_schema, next_memory
 
 
-@ray.remote(max_restarts=3, max_task_retries=3)
 class Distiller(RunWorker):
     """Reads everything it needs from the run; keeps nothing between stages."""
 

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import ray
 
 from actors.run_worker import RunWorker, checkpoint_path
 from diet_ray.checkpoint import restore, to_bytes
@@ -40,7 +39,6 @@ def with_progress(work: Callable[[Callable[[int], None]], Any]) -> Iterator[tupl
             pending = 0
 
 
-@ray.remote(max_restarts=3, max_task_retries=3)
 class ReferenceModel(RunWorker):
     """Holds the learner between blocks; asked for any stage it starts from the checkpoint before it."""
 

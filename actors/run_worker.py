@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import ray
 import torch
 
 from diet_ray.checkpoint import restore_weights
@@ -39,3 +40,8 @@ class RunWorker:
         learner = self.learner()
         restore_weights(learner, self.folder.read(checkpoint_path(stage)))
         return learner
+
+
+def remote(worker: type[RunWorker]) -> Any:
+    """The actor class of a worker: restarted where its node is lost, its calls repeated (they may be)."""
+    return ray.remote(max_restarts=3, max_task_retries=3)(worker)

@@ -13,13 +13,13 @@ from diet_ray.scoring import El2nHistogram, RankedBins
 from diet_ray.selection import Collected, PartScorer, Scored, rows_by_part
 
 
-@ray.remote(max_restarts=3, max_task_retries=3)
 class Scorer(RunWorker):
     """One checkpoint; what it scored of the block is kept until the next stage, and scored anew if lost."""
 
     def __init__(self, data: str, run: str, config: dict[str, Any], threads: int) -> None:
         super().__init__(data, run, config, threads)
-        self.stage, self.parts = 0, None
+        self.stage = 0
+        self.parts: PartScorer | None = None
 
     def histogram(self, stage: int, part: int) -> El2nHistogram:
         return self._at(stage).histogram(part)

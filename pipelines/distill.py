@@ -17,7 +17,7 @@ import ray
 from actors.cluster import Plan, ResourceConfig, connect, plan
 from actors.distiller import Distiller
 from actors.reference import ReferenceModel
-from actors.run_worker import memory_path
+from actors.run_worker import memory_path, remote
 from actors.scoring import Scorer, ScorerPool
 from diet_ray.config import RunConfig
 from diet_ray.errors import DietError
@@ -67,9 +67,9 @@ class Driver:
         self.log, self.run, self.config = log, run, config
         claim = {"num_cpus": planned.num_cpus, "num_gpus": planned.num_gpus}
         made = (data, url, config.model_dump(mode="json"), planned.threads)
-        self.reference = ReferenceModel.options(**claim).remote(*made)
-        self.scorers = [Scorer.options(**claim).remote(*made) for _ in range(planned.scorers)]
-        self.distiller = Distiller.options(**claim).remote(*made)
+        self.reference = remote(ReferenceModel).options(**claim).remote(*made)
+        self.scorers = [remote(Scorer).options(**claim).remote(*made) for _ in range(planned.scorers)]
+        self.distiller = remote(Distiller).options(**claim).remote(*made)
 
     def run_stages(self, shown: Bars, ahead: ThreadPoolExecutor) -> None:
         history = self.log.history

@@ -1,4 +1,4 @@
-"""Progress on a terminal: a bar per running task with rate and time left; lines where there is no terminal."""
+"""Progress on a terminal: a bar per running task with rate and time left; nothing where there is none."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

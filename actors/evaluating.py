@@ -1,0 +1,83 @@
+"""Cells of the comparison as Ray tasks, one thread each, as many at a time as there are CPUs or GPUs."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import ray
+import torch
+
+from actors.run_worker import RunWorker, checkpoint_path, memory_path
+from diet_ray.config import CandidateConfig
+from diet_ray.evaluation import REDUCED, CellResult, Method, run_cell
+from diet_ray.examples import Examples
+from diet_ray.log.dataset import parquet_bytes
+from diet_ray.memory import Memory, from_arrow, to_arrow
+from diet_ray.models.registry import ModelConfig
+from diet_ray.seeding import numpy_generator
+from diet_ray.selection import LocalScorer, PartScorer, el2n_rows, kmeans_rows, random_rows
+from diet_ray.stage import budget, memory_schema
+
+
+class CellWorker(RunWorker):
+    """Builds what a method puts in place of history, from the committed stages of a run."""
+
+    def run(self, method: Method, candidate: dict[str, Any], seed: int, config: dict[str, Any]) -> CellResult:
+        return run_cell(
+            method,
+            ModelConfig.model_validate(candidate),
+            seed,
+            log=self.log,
+            width=self.config.width,
+            training=self.config.training,
+            config=CandidateConfig.model_validate(config),
+            checkpoint=self.folder.read(checkpoint_path(len(self.log.history))),
+            reduced=self.reduced(method, seed) if method in REDUCED else None,
+        )
+
+    def reduced(self, method: Method, seed: int) -> Examples:
+        """The memory, or the same number of rows of each block by a baseline with the same soft labels."""
+        if method == "diet":
+            path = memory_path(len(self.log.history))
+            return self._stored(path).examples()
+        # The choice of random and k-means rows is part of what a seed varies; EL2N's is not random.
+        path = f"evaluation/selected/{method}{'' if method == 'el2n' else f'-{seed}'}.parquet"
+        if self.folder.exists(path):
+            return self._stored(path).examples()
+        parts = [self._selected(method, stage, seed) for stage in range(1, len(self.log.history) + 1)]
+        memory = Memory(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+        table = to_arrow(memory, memory_schema(self.log, self.config), reference=method)
+        self.folder.write(path, parquet_bytes(table))
+        return memory.examples()
+
+    def _selected(self, method: Method, stage: int, seed: int) -> Memory:
+        block = self.log.history[stage - 1]
+        scorer = LocalScorer(PartScorer(self.checkpoint(stage), self.log, block))
+        rows, draw = budget(self.config, block.rows), numpy_generator(seed, method, stage)
+        chosen: np.ndarray
+        if method == "el2n":
+            chosen = el2n_rows(scorer, rows, self.config.method.boundary.percentile)
+        elif method == "kmeans":
+            chosen = kmeans_rows(scorer, rows, draw)
+        else:
+            chosen = random_rows(scorer, rows, draw)
+        return scorer.collect(chosen).as_memory(stage)
+
+    def _stored(self, path: str) -> Memory:
+        table = pq.read_table(io.BytesIO(self.folder.read(path)))
+        return from_arrow(table, memory_schema(self.log, self.config))
+
+
+@ray.remote(num_cpus=1, max_retries=2)
+def evaluate_cell(
+    data: str,
+    run: str,
+    config: dict[str, Any],
+    method: Method,
+    candidate: dict[str, Any],
+    seed: int,
+    fit: dict[str, Any],
+) -> CellResult:
+    """Train and score one cell in one thread: two processes with two threads each on two cores crawl."""
+    return CellWorker(data, run, config, threads=1).run(method, candidate, seed, fit)
