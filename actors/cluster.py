@@ -65,8 +65,8 @@ def plan(resources: dict[str, float], wanted: ResourceConfig) -> Plan:
     num_gpus = wanted.num_gpus if wanted.num_gpus is not None else _share(gpus, actors)
     if cpus < 1 or num_cpus * actors > cpus - 1:
         raise ResourceError(
-            f"{actors} actors with {num_cpus:g} CPU each do not leave one of {cpus} CPUs free, and the run would "
-            "hang; set resources.num_cpus to 0, or fewer resources.scorers"
+            f"{actors} actors with {num_cpus:g} CPU each do not leave one of {cpus} CPUs free, and the run "
+            "would hang; set resources.num_cpus to 0, or fewer resources.scorers"
         )
     if num_gpus * actors > gpus:
         raise ResourceError(

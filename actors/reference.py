@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-
 from actors.run_worker import RunWorker, checkpoint_path
 from diet_ray.checkpoint import restore, to_bytes
 from diet_ray.learning import learn_block
