@@ -110,7 +110,7 @@ def _run(
 
 
 def table(results: pd.DataFrame) -> Table:
-    """AUC / LogLoss on the test block, mean ± standard deviation over seeds; last, the mean over candidates."""
+    """Test AUC / LogLoss, mean ± standard deviation over seeds; the last column means over candidates."""
     shown = Table("method", *results["candidate"].unique(), "mean")
     for method in [m for m in METHODS if m in set(results["method"])]:
         mine = results[results["method"] == method]
