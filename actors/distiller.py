@@ -1,15 +1,11 @@
 """The distiller: turns the memory before a block into the memory after it."""
 
-import io
 from collections.abc import Callable, Iterator
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from actors.reference import with_progress
 from actors.run_worker import RunWorker, checkpoint_path, memory_path
 from diet_ray.distiller import Progress
-from diet_ray.log.dataset import parquet_bytes
 from diet_ray.memory import Memory, from_arrow, to_arrow
 from diet_ray.selection import Collected
 from diet_ray.stage import composition, memory_schema, next_memory
@@ -44,7 +40,7 @@ class Distiller(RunWorker):
                 report=note,
             )
             table = to_arrow(memory, schema, reference=checkpoint_path(stage))
-            stamp = self.folder.write(memory_path(stage), parquet_bytes(table))
+            stamp = self.folder.write_parquet(memory_path(stage), table)
             return stamp, {**composition(memory, old), "outer_loss": losses}
 
         yield from with_progress(work)
@@ -52,5 +48,4 @@ class Distiller(RunWorker):
     def memory(self, stage: int) -> Memory | None:
         if stage == 0:
             return None
-        table = pq.read_table(io.BytesIO(self.folder.read(memory_path(stage))))
-        return from_arrow(table, memory_schema(self.log, self.config))
+        return from_arrow(self.folder.read_parquet(memory_path(stage)), memory_schema(self.log, self.config))

@@ -1,10 +1,8 @@
 """Cells of the comparison as Ray tasks, one thread each, as many at a time as there are CPUs or GPUs."""
 
-import io
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import ray
 import torch
 
@@ -12,7 +10,6 @@ from actors.run_worker import RunWorker, checkpoint_path, memory_path
 from diet_ray.config import CandidateConfig
 from diet_ray.evaluation import REDUCED, CellResult, Method, run_cell
 from diet_ray.examples import Examples
-from diet_ray.log.dataset import parquet_bytes
 from diet_ray.memory import Memory, from_arrow, to_arrow
 from diet_ray.models.registry import ModelConfig
 from diet_ray.seeding import numpy_generator
@@ -48,7 +45,7 @@ class CellWorker(RunWorker):
         parts = [self._selected(method, stage, seed) for stage in range(1, len(self.log.history) + 1)]
         memory = Memory(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
         table = to_arrow(memory, memory_schema(self.log, self.config), reference=method)
-        self.folder.write(path, parquet_bytes(table))
+        self.folder.write_parquet(path, table)
         return memory.examples()
 
     def _selected(self, method: Method, stage: int, seed: int) -> Memory:
@@ -65,8 +62,7 @@ class CellWorker(RunWorker):
         return scorer.collect(chosen).as_memory(stage)
 
     def _stored(self, path: str) -> Memory:
-        table = pq.read_table(io.BytesIO(self.folder.read(path)))
-        return from_arrow(table, memory_schema(self.log, self.config))
+        return from_arrow(self.folder.read_parquet(path), memory_schema(self.log, self.config))
 
 
 @ray.remote(num_cpus=1, max_retries=2)

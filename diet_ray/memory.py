@@ -77,14 +77,10 @@ def to_arrow(memory: Memory, schema: MemorySchema, reference: str) -> pa.Table:
 
 def from_arrow(table: pa.Table, expected: MemorySchema) -> Memory:
     """Read a memory back; RunError names what differs where it is of another schema."""
-    metadata = (table.schema.metadata or {}).get(METADATA_KEY)
-    if metadata is None:
-        raise RunError("not a diet_ray memory: its schema metadata has no diet_ray entry")
-    found = json.loads(metadata)
+    found = stored_schema(table)
     for key, wanted in expected._asdict().items():
-        value = tuple(found[key]) if isinstance(found[key], list) else found[key]
-        if value != wanted:
-            raise RunError(f"memory of another schema: {key} is {value}, expected {wanted}")
+        if getattr(found, key) != wanted:
+            raise RunError(f"memory of another schema: {key} is {getattr(found, key)}, expected {wanted}")
     rows, fields, tasks = table.num_rows, len(expected.fields), len(expected.tasks)
     return Memory(
         emb_NFD=_flat(table["embedding"]).view(rows, fields, expected.width),
@@ -93,6 +89,18 @@ def from_arrow(table: pa.Table, expected: MemorySchema) -> Memory:
         group_N=torch.tensor(table["label_group"].to_numpy()),
         influence_N=torch.tensor(table["influence"].to_numpy()),
     )
+
+
+def stored_schema(table: pa.Table) -> MemorySchema:
+    """What a memory says of itself; RunError where it is not one."""
+    metadata = (table.schema.metadata or {}).get(METADATA_KEY)
+    if metadata is None:
+        raise RunError("not a diet_ray memory: its schema metadata has no diet_ray entry")
+    try:
+        found = json.loads(metadata)
+        return MemorySchema(tuple(found["fields"]), found["width"], tuple(found["tasks"]))
+    except (ValueError, KeyError, TypeError) as broken:
+        raise RunError(f"not a diet_ray memory: its metadata is malformed ({broken})") from broken
 
 
 def _fixed_lists(value_NX: Tensor) -> pa.FixedSizeListArray:

@@ -44,8 +44,21 @@ class StageRecord(NamedTuple):
 class Run:
     """The run at a folder; `open` creates it, or refuses one that belongs to another config."""
 
-    def __init__(self, folder: Folder, config_hash: str, records: list[StageRecord]) -> None:
-        self.folder, self.config_hash, self.records = folder, config_hash, records
+    def __init__(self, folder: Folder, content: bytes) -> None:
+        self.folder, self.config = folder, _parsed(folder, content)
+        self.config_hash = _sha256(content)
+        self.records = _read_records(folder, self.config_hash)
+
+    @classmethod
+    def read(cls, url: str) -> "Run":
+        """Look at a run, also while another process writes it; nothing is changed.
+
+        Raises RunError where there is none, or a record is malformed or does not follow the one before it.
+        """
+        folder = Folder.at(url)
+        if not folder.exists("config.yaml"):
+            raise RunError(f"{url} is not a run: it has no config.yaml; run `diet-ray distill` first")
+        return cls(folder, folder.read("config.yaml"))
 
     @classmethod
     def open(cls, url: str, config: dict[str, Any]) -> "Run":
@@ -55,12 +68,10 @@ class Run:
         malformed or does not follow the one before it.
         """
         folder = Folder.at(url)
-        if folder.exists("config.yaml"):
-            _check_same_config(folder, config)
-        else:
+        if not folder.exists("config.yaml"):
             folder.write("config.yaml", yaml.safe_dump(config, sort_keys=True).encode())
-        config_hash = hashlib.sha256(folder.read("config.yaml")).hexdigest()
-        run = cls(folder, config_hash, _read_records(folder, config_hash))
+        run = cls.read(url)
+        run._check_same_config(config)
         run._sweep()
         return run
 
@@ -76,6 +87,15 @@ class Run:
         self.folder.write(_record_path(record.stage), record.content())
         self.records.append(record)
         return record
+
+    def _check_same_config(self, config: dict[str, Any]) -> None:
+        # Through YAML and back, so that tuples and lists compare equal.
+        found, wanted = self.config, yaml.safe_load(yaml.safe_dump(config))
+        different = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+        if different:
+            told = "; ".join(f"{k} is {found.get(k)!r} there, {wanted.get(k)!r} here" for k in different)
+            root = self.folder.root
+            raise RunError(f"{root} is a run of another config: {told}. Choose another run directory")
 
     def _sweep(self) -> None:
         for part in PARTS:
@@ -105,16 +125,14 @@ def _read_records(folder: Folder, config_hash: str) -> list[StageRecord]:
     return records
 
 
-def _check_same_config(folder: Folder, config: dict[str, Any]) -> None:
-    found = yaml.safe_load(folder.read("config.yaml"))
+def _parsed(folder: Folder, content: bytes) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(content)
+    except yaml.YAMLError as broken:
+        raise RunError(f"{folder / 'config.yaml'} is not YAML: {broken}") from broken
     if not isinstance(found, dict):
         raise RunError(f"{folder / 'config.yaml'} is not a mapping")
-    # Through YAML and back, so that tuples and lists compare equal.
-    wanted = yaml.safe_load(yaml.safe_dump(config))
-    different = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
-    if different:
-        told = "; ".join(f"{k} is {found.get(k)!r} there, {wanted.get(k)!r} here" for k in different)
-        raise RunError(f"{folder.root} is a run of another config: {told}. Choose another run directory")
+    return found
 
 
 def _sha256(content: bytes) -> str:

@@ -24,6 +24,11 @@ def label_group(label_NT: Tensor) -> Tensor:
     return (label_NT.long() * weight_T).sum(1)
 
 
+def group_name(group: int, tasks: tuple[str, ...]) -> str:
+    """The tasks that are 1 in a label group, joined by +."""
+    return "+".join(task for t, task in enumerate(tasks) if group >> t & 1) or "none"
+
+
 class RankedBins(NamedTuple):
     """The bins that hold a range of ranks, and how many of the group's rows lie below them."""
 

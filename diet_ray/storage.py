@@ -1,12 +1,16 @@
 """Files on any file system fsspec reaches: published whole or not at all, named by size and checksum."""
 
 import hashlib
+import io
 import json
 import uuid
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from diet_ray.errors import DataError
 
@@ -50,6 +54,18 @@ class Folder(NamedTuple):
         except FileNotFoundError as missing:
             raise DataError(f"{self / relative} does not exist") from missing
 
+    def write_parquet(self, relative: str, table: pa.Table) -> "FileStamp":
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        return self.write(relative, buffer.getvalue())
+
+    def read_parquet(self, relative: str, columns: list[str] | None = None) -> pa.Table:
+        """Return the whole table; DataError names a file that is missing or damaged."""
+        try:
+            return pq.read_table(io.BytesIO(self.read(relative)), columns=columns)
+        except pa.ArrowInvalid as broken:
+            raise DataError(f"{self / relative} is damaged: {broken}") from broken
+
     def read_json(self, relative: str) -> Any:
         try:
             return json.loads(self.read(relative))
@@ -58,6 +74,12 @@ class Folder(NamedTuple):
 
     def write_json(self, relative: str, value: Any) -> "FileStamp":
         return self.write(relative, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def absolute(url: str) -> str:
+    """The same place whatever the working directory: processes of a cluster do not share one."""
+    fs, root = fsspec.core.url_to_fs(str(url))
+    return str(root) if isinstance(fs, LocalFileSystem) else str(url)
 
 
 class FileStamp(NamedTuple):

@@ -1,18 +1,19 @@
 """Distil a prepared log block by block: the driver of reference model, scorers and distiller.
 
-    python -m pipelines.distill --config globo --data data/globo --run runs/globo
-
 The reference trains on block t+1 while block t is scored and distilled. A stage exists once its record is
 committed; started again, the run goes on after the last one and ends with the same memory, bit for bit, on
 the same number of threads.
 """
 
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
 import ray
+import tyro
 
 from actors.cluster import Plan, ResourceConfig, connect, plan
 from actors.distiller import Distiller
@@ -23,11 +24,47 @@ from diet_ray.config import RunConfig
 from diet_ray.errors import DietError
 from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.run import Run
+from diet_ray.scoring import group_name
 from diet_ray.seeding import numpy_generator
 from diet_ray.selection import boundary_rows, random_rows
 from diet_ray.stage import budget
-from diet_ray.storage import FileStamp
+from diet_ray.storage import FileStamp, absolute
+from pipelines.command import option, run_command
 from pipelines.progress import Bars, bars, console
+from pipelines.recipe import Recipe, load_recipe
+
+LOG_OF_RUN = "log.json"  # where the log was; not part of what the run is
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Distil every historical block of a prepared log into a memory; started again, it goes on.
+
+    $ diet-ray distill --data data/globo --run runs/globo
+
+    $ diet-ray distill --config globo --data data/globo --run runs/globo-1 --seed 1 --ratio 0.02
+
+    $ diet-ray distill --config my.yaml --data s3://bucket/log --run s3://bucket/run --resources.num-gpus 1
+
+    The memory is RUN/memory/NNNN/memory.parquet, one per block; the last one is what candidates train on.
+    """
+
+    data: str
+    """Directory of a prepared log."""
+    run: str
+    """Directory of the run; new, or one to go on with."""
+    config: str | None = None
+    """A recipe (globo, kuairand, tmall, taobao, demo) or a YAML file; the options below override it."""
+    settings: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
+
+    @classmethod
+    def defaults(cls) -> "Distill":
+        """What holds where no option says otherwise: the recipe that --config names."""
+        named = option("--config")
+        return cls(tyro.MISSING, tyro.MISSING, None, load_recipe(named) if named else Recipe())
+
+    def __call__(self) -> None:
+        distill(self.data, self.run, self.settings.run_config(), self.settings.resources)
 
 
 class Trained(NamedTuple):
@@ -40,10 +77,11 @@ class Trained(NamedTuple):
 
 def distill(data: str, run: str, config: RunConfig, resources: ResourceConfig) -> Run:
     """Distil every historical block of the log at `data` into the run directory; return the run."""
+    data, run = absolute(data), absolute(run)
     log = PreparedLog.open(data)
-    opened = Run.open(
-        run, {**config.model_dump(mode="json"), "log": log.name, "fingerprint": log.fingerprint}
-    )
+    known = {**config.model_dump(mode="json"), "log": log.name, "fingerprint": log.fingerprint}
+    opened = Run.open(run, known)
+    opened.folder.write_json(LOG_OF_RUN, {"data": data})
     if opened.stage == len(log.history):
         console.print(f"{run} is complete: {opened.stage} stages, {memory_path(opened.stage)}")
         return opened
@@ -126,11 +164,6 @@ class Driver:
         return [group_name(group, self.log.tasks) for group in sorted(earlier - block.label_groups.keys())]
 
 
-def group_name(group: int, tasks: tuple[str, ...]) -> str:
-    """The tasks that are 1 in a label group, joined by +."""
-    return "+".join(task for t, task in enumerate(tasks) if group >> t & 1) or "none"
-
-
 class Clock:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -154,3 +187,7 @@ def _finished(stream: Iterator[Any], advance: Any) -> Any:
             raise failed.cause from None
         raise
     raise RuntimeError("an actor ended without a result")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(Distill, "diet-ray distill", Distill.defaults))

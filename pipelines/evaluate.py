@@ -1,29 +1,74 @@
 """Compare what candidates learn from the memory with what they learn from all history.
 
-    python -m pipelines.evaluate --run runs/globo --methods warmup random diet full --seeds 3
-
 One file per finished cell: started again, only missing cells run.
 """
 
-import io
 import json
-from typing import Any, NamedTuple
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
 import pandas as pd
+import pyarrow as pa
 import ray
-import yaml
+import tyro
+from rich.console import Console
 from rich.table import Table
 
 from actors.cluster import connect
 from actors.evaluating import evaluate_cell
 from diet_ray.config import CandidateConfig, RunConfig
-from diet_ray.errors import RunError
+from diet_ray.errors import ConfigError, DietError, RunError
 from diet_ray.evaluation import METHODS, Method
 from diet_ray.log.dataset import PreparedLog
-from diet_ray.models.registry import ModelConfig
+from diet_ray.models.registry import ARCHITECTURES, ModelConfig, build_model
 from diet_ray.run import Run
-from diet_ray.storage import Folder
+from diet_ray.storage import Folder, absolute
+from pipelines.command import run_command
+from pipelines.distill import LOG_OF_RUN
 from pipelines.progress import bars, console
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Train candidates on the memory of a run and on its rivals; compare them on the test block.
+
+    $ diet-ray evaluate --run runs/globo
+
+    $ diet-ray evaluate --run runs/globo --methods warmup,random,diet,full --candidates dcn,wukong --seeds 3
+
+    $ diet-ray evaluate --run runs/globo --candidates my_package.models:MyNet --seeds 5
+
+    Writes RUN/evaluation/results.parquet and results.json, one row per method, candidate and seed.
+    """
+
+    run: str
+    """Directory of a run that has distilled all its blocks."""
+    methods: str = ",".join(METHODS)
+    """Comma list: what stands for history."""
+    candidates: str = ",".join(ARCHITECTURES)
+    """Comma list of architectures, or package.module:Class of your own."""
+    seeds: int = 3
+    """How often each cell is repeated, with seeds 0, 1, ..."""
+    data: str | None = None
+    """Directory of the prepared log, where it has moved since the run."""
+    fit: Annotated[CandidateConfig, tyro.conf.arg(name="")] = CandidateConfig()
+
+    def __call__(self) -> None:
+        methods = tuple(_listed(self.methods, "methods", METHODS))
+        candidates = tuple(_listed(self.candidates, "candidates"))
+        if self.seeds < 1:
+            raise ConfigError(f"--seeds is {self.seeds}; at least 1 is needed")
+        results = evaluate(self.data or log_of(self.run), self.run, methods, candidates, self.seeds, self.fit)
+        Console().print(table(results))
+
+
+def log_of(run: str) -> str:
+    """Where the log of a run was when it was last distilled."""
+    folder = Folder.at(run)
+    if not folder.exists(LOG_OF_RUN):
+        raise RunError(f"{run} is not a run: it has no {LOG_OF_RUN}; run `diet-ray distill` first")
+    return str(folder.read_json(LOG_OF_RUN)["data"])
 
 
 class Cell(NamedTuple):
@@ -44,9 +89,16 @@ def evaluate(
     seeds: int,
     fit: CandidateConfig,
 ) -> pd.DataFrame:
-    """Run the missing cells, write RUN/evaluation/results.parquet and .json, return all results asked for."""
+    """Run the missing cells, write RUN/evaluation/results.parquet and .json, return all results asked for.
+
+    Raises RunError where the run is not complete, ConfigError where a candidate cannot be built.
+    """
+    data, run = absolute(data), absolute(run)
     log, folder = PreparedLog.open(data), Folder.at(run)
     config = complete_run(run, log)
+    for name in candidates:
+        shape = {"fields": len(log.fields), "width": config.width, "tasks": len(log.tasks)}
+        build_model(ModelConfig(name=name), **shape, seed=0)
     _check_settings(folder, {"candidate": fit.model_dump(), "fingerprint": log.fingerprint})
     cells = [Cell(m, c, s) for s in range(seeds) for c in candidates for m in methods]
     missing = [cell for cell in cells if not folder.exists(cell.path)]
@@ -54,27 +106,21 @@ def evaluate(
         connect()
         _run(missing, folder, data, run, config, fit)
     results = pd.DataFrame([folder.read_json(cell.path) for cell in cells])
-    buffer = io.BytesIO()
-    results.to_parquet(buffer, index=False)
-    folder.write("evaluation/results.parquet", buffer.getvalue())
+    folder.write_parquet("evaluation/results.parquet", pa.Table.from_pandas(results, preserve_index=False))
     folder.write_json("evaluation/results.json", json.loads(results.to_json(orient="records")))
     return results
 
 
 def complete_run(run: str, log: PreparedLog) -> RunConfig:
     """The config of a run that has distilled all of `log`; RunError where it has not."""
-    folder = Folder.at(run)
-    if not folder.exists("config.yaml"):
-        raise RunError(f"{run} is not a run: it has no config.yaml; run `diet-ray distill` first")
-    stored = yaml.safe_load(folder.read("config.yaml"))
-    opened = Run.open(run, stored)
-    if stored["fingerprint"] != log.fingerprint:
+    opened = Run.read(run)
+    if opened.config["fingerprint"] != log.fingerprint:
         raise RunError(f"{run} was distilled from another preparation of the log than the one given")
     if opened.stage < len(log.history):
         raise RunError(
             f"{run} has {opened.stage} of {len(log.history)} stages; go on with `diet-ray distill`"
         )
-    own = {key: value for key, value in stored.items() if key not in ("log", "fingerprint", "data")}
+    own = {key: value for key, value in opened.config.items() if key not in ("log", "fingerprint")}
     return RunConfig.model_validate(own)
 
 
@@ -100,13 +146,23 @@ def _run(
     with bars() as shown, shown.bar("cells", len(missing), "cells") as bar:
         while running:
             done, _ = ray.wait(list(running), num_returns=1)
-            cell, result = running.pop(done[0]), ray.get(done[0])
+            cell, result = running.pop(done[0]), _result(done[0])
             folder.write_json(cell.path, result.flat())
             bar.advance(1)
             console.print(
                 f"{cell.method} {cell.candidate} seed {cell.seed}: AUC {result.after.auc:.4f}, "
                 f"LogLoss {result.after.logloss:.4f}, {result.seconds:.0f} s"
             )
+
+
+def _result(ref: Any) -> Any:
+    """A cell's result; the input's own errors come out as they were raised."""
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayTaskError as failed:
+        if isinstance(failed.cause, DietError):
+            raise failed.cause from None
+        raise
 
 
 def table(results: pd.DataFrame) -> Table:
@@ -120,8 +176,23 @@ def table(results: pd.DataFrame) -> Table:
     return shown
 
 
+def _listed(text: str, option: str, allowed: tuple[Any, ...] | None = None) -> list[Any]:
+    """The words of a comma list, each once; ConfigError names one that is not allowed."""
+    words = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not words:
+        raise ConfigError(f"--{option} is empty")
+    for word in words:
+        if allowed and word not in allowed:
+            raise ConfigError(f"--{option} holds {word!r}; use {', '.join(allowed)}")
+    return words
+
+
 def _told(rows: pd.DataFrame) -> str:
     spread = rows[["auc", "logloss"]].std().fillna(0)
     return (
         f"{rows['auc'].mean():.4f}±{spread['auc']:.4f} / {rows['logloss'].mean():.4f}±{spread['logloss']:.4f}"
     )
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(Evaluate, "diet-ray evaluate"))

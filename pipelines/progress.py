@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 console = Console(stderr=True, highlight=False)
@@ -20,6 +20,7 @@ class Bars:
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
+        self.followed: dict[str, TaskID] = {}
 
     @contextmanager
     def bar(self, label: str, total: int, unit: str) -> Iterator["Bar"]:
@@ -29,16 +30,24 @@ class Bars:
         finally:
             self.progress.remove_task(task)
 
+    def follow(self, label: str, done: int, total: int) -> None:
+        """Show `done` of `total` files under a label; the bar goes when all are done."""
+        if label not in self.followed:
+            self.followed[label] = self.progress.add_task(label, total=total, unit="files")
+        self.progress.update(self.followed[label], completed=done)
+        if done == total:
+            self.progress.remove_task(self.followed.pop(label))
+
 
 class Bar:
-    def __init__(self, progress: Progress, task: object) -> None:
+    def __init__(self, progress: Progress, task: TaskID) -> None:
         self.progress, self.task = progress, task
 
     def advance(self, amount: int) -> None:
-        self.progress.advance(self.task, amount)  # type: ignore[arg-type]
+        self.progress.advance(self.task, amount)
 
     def at(self, done: int) -> None:
-        self.progress.update(self.task, completed=done)  # type: ignore[arg-type]
+        self.progress.update(self.task, completed=done)
 
 
 @contextmanager

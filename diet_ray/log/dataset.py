@@ -1,7 +1,6 @@
 """A prepared log: encoded blocks on disk and the manifest that names them."""
 
 import hashlib
-import io
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -48,6 +47,10 @@ class PreparedLog:
         self.name: str = manifest["name"]
         self.fields, self.tasks = tuple(manifest["fields"]), tuple(manifest["tasks"])
         self.blocks = {block["name"]: _block(block) for block in manifest["blocks"]}
+        self.left_out = {
+            "outside of every block": manifest["outside"],
+            "quarantined": manifest["quarantined"],
+        }
 
     @classmethod
     def open(cls, url: str) -> "PreparedLog":
@@ -114,12 +117,6 @@ def check_time_order(blocks: list[Block]) -> None:
             raise DataError(
                 f"time runs backwards: block {later.name} starts before block {earlier.name} ends"
             )
-
-
-def parquet_bytes(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    return buffer.getvalue()
 
 
 def _block(found: dict[str, Any]) -> Block:

@@ -5,7 +5,6 @@ vocabulary as it stood at its block. Between them the vocabulary grows block by 
 before its time. What is written last is the manifest.
 """
 
-import io
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -13,10 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from diet_ray.errors import DataError
-from diet_ray.log.dataset import FORMAT, MANIFEST, Block, Part, PreparedLog, check_time_order, parquet_bytes
+from diet_ray.log.dataset import FORMAT, MANIFEST, Block, Part, PreparedLog, check_time_order
 from diet_ray.log.normalise import normalise
 from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
 from diet_ray.log.source import chunks, source_files
@@ -119,14 +117,14 @@ def stage_piece(piece: SourcePiece) -> StagedPiece:
         name = f"{piece.number:05d}-{number:05d}.parquet"
         if rejected.num_rows:
             quarantined += rejected.num_rows
-            folder.write(f"quarantine/{name}", parquet_bytes(rejected))
+            folder.write_parquet(f"quarantine/{name}", rejected)
         outside += rows.num_rows
         for block, (start, end) in schema.intervals().items():
             inside = rows.filter(pc.and_(pc.greater_equal(rows["ts"], start), pc.less(rows["ts"], end)))
             if inside.num_rows:
                 outside -= inside.num_rows
                 path = f"staging/{block}/{name}"
-                folder.write(path, parquet_bytes(inside))
+                folder.write_parquet(path, inside)
                 parts.append(Staged(block, path, inside.num_rows))
     return StagedPiece(parts, outside, quarantined)
 
@@ -134,15 +132,15 @@ def stage_piece(piece: SourcePiece) -> StagedPiece:
 def encode_piece(piece: EncodePiece) -> EncodedPart:
     """Encode one staged file into out/blocks."""
     schema, folder = parse_schema(piece.schema, "prepared"), Folder.at(piece.out)
-    rows = _read(folder, piece.staged.path)
+    rows = folder.read_parquet(piece.staged.path)
     columns: dict[str, Any] = {"ts": rows["ts"]}
     for field in schema.field_names:
         columns[field] = _encoder(piece.out, schema, field, piece.staged.block).encode(rows[field])
     columns |= {task: rows[task] for task in schema.task_names}
     group_N = sum(rows[task].to_numpy().astype(np.int64) << t for t, task in enumerate(schema.task_names))
     found, count = np.unique(group_N, return_counts=True)
-    stamp = folder.write(
-        f"blocks/{piece.staged.block}/part-{piece.part:05d}.parquet", parquet_bytes(pa.table(columns))
+    stamp = folder.write_parquet(
+        f"blocks/{piece.staged.block}/part-{piece.part:05d}.parquet", pa.table(columns)
     )
     span = pc.min_max(rows["ts"]).as_py()
     groups = dict(zip(found.tolist(), count.tolist(), strict=True))
@@ -160,7 +158,7 @@ def _grow(schema: LogSchema, folder: Folder, parts: list[Staged]) -> dict[str, t
             for field, vocabulary in known.items():
                 counts = _counts(folder, [p.path for p in parts if p.block == block], field)
                 increment = vocabulary.grow(counts, schema.encoder.min_count)
-                folder.write(f"vocabulary/{block}/{field}.parquet", parquet_bytes(increment))
+                folder.write_parquet(f"vocabulary/{block}/{field}.parquet", increment)
         rows[block] = tuple(vocabulary.rows for vocabulary in known.values())
     return rows
 
@@ -172,7 +170,9 @@ def _counts(folder: Folder, paths: list[str], field: str) -> pa.Table:
         counted = pa.table(
             dict(
                 zip(
-                    ("id", "count"), _read(folder, path, [field])[field].value_counts().flatten(), strict=True
+                    ("id", "count"),
+                    folder.read_parquet(path, [field])[field].value_counts().flatten(),
+                    strict=True,
                 )
             )
         )
@@ -192,14 +192,10 @@ def _encoder(out: str, schema: LogSchema, field: str, block: str) -> Encoder:
     vocabulary, folder = Vocabulary(), Folder.at(out)
     for name in schema.intervals():
         if name not in GROWS_WITHOUT:
-            vocabulary.extend(_read(folder, f"vocabulary/{name}/{field}.parquet"))
+            vocabulary.extend(folder.read_parquet(f"vocabulary/{name}/{field}.parquet"))
         if name == block:
             break
     return vocabulary
-
-
-def _read(folder: Folder, path: str, columns: list[str] | None = None) -> pa.Table:
-    return pq.read_table(io.BytesIO(folder.read(path)), columns=columns)
 
 
 def _check_no_block_is_empty(schema: LogSchema, parts: list[Staged]) -> None:

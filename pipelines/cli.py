@@ -1,0 +1,34 @@
+"""The console command `diet-ray`."""
+
+import sys
+from typing import Annotated
+
+import tyro
+
+from pipelines.command import guarded
+from pipelines.distill import Distill
+from pipelines.evaluate import Evaluate
+from pipelines.inspecting import Inspect
+from pipelines.prepare import Prepare
+
+ABOUT = "Streaming dataset distillation for recommender models, on Ray: prepare, distill, evaluate, inspect."
+
+
+def main() -> None:
+    sys.exit(guarded(_run))
+
+
+def _run() -> None:
+    # The defaults of `distill` are those of the recipe that its --config names.
+    distill = Distill.defaults() if sys.argv[1:2] == ["distill"] else Distill(tyro.MISSING, tyro.MISSING)
+    commands = (
+        Annotated[Prepare, tyro.conf.subcommand("prepare")]
+        | Annotated[Distill, tyro.conf.subcommand("distill", default=distill)]
+        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+        | Annotated[Inspect, tyro.conf.subcommand("inspect")]
+    )
+    tyro.cli(commands, prog="diet-ray", description=ABOUT)()  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()

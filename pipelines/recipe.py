@@ -1,0 +1,39 @@
+"""What `diet-ray distill` may be told: a recipe of the package or a YAML file of one's own."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from actors.cluster import ResourceConfig
+from diet_ray.config import RunConfig
+from diet_ray.errors import ConfigError
+from diet_ray.strict import told
+
+RECIPES = ("globo", "kuairand", "tmall", "taobao", "demo")
+
+
+class Recipe(RunConfig):
+    """The config of a run and what its actors may take; only the former decides what the memory holds."""
+
+    resources: ResourceConfig = ResourceConfig()
+
+    def run_config(self) -> RunConfig:
+        return RunConfig.model_validate(self.model_dump(exclude={"resources"}))
+
+
+def load_recipe(name_or_file: str) -> Recipe:
+    """ConfigError where there is no such recipe, or naming each key that is unknown or out of range."""
+    named = files("pipelines") / "recipes" / f"{name_or_file}.yaml"
+    path = named if name_or_file in RECIPES else Path(name_or_file)
+    if not path.is_file():
+        raise ConfigError(
+            f"no config {name_or_file!r}: use one of {', '.join(RECIPES)}, or a YAML file that exists"
+        )
+    try:
+        return Recipe.model_validate(yaml.safe_load(path.read_text()) or {})
+    except yaml.YAMLError as broken:
+        raise ConfigError(f"{name_or_file} is not YAML: {broken}") from broken
+    except ValidationError as wrong:
+        raise told(wrong, f"config {name_or_file}") from wrong

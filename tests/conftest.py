@@ -1,0 +1,26 @@
+"""Fixtures that several test modules share: a small drift log and where the real samples are."""
+
+from pathlib import Path
+
+import pytest
+
+from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
+from diet_ray.log.preparing import prepare
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def drift_log(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Directory of a prepared log of 6,000 rows; read it, never write to it."""
+    out, config = str(tmp_path_factory.mktemp("drift")), DriftConfig(rows=6_000, users=300, items=200)
+    prepare(drift_schema(config), write_drift_log(config, out), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real samples, beside a developer's checkout only."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no real samples at {SHARED}")
+    return SHARED
