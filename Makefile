@@ -1,8 +1,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO := .demo
 
-.PHONY: setup test lint clean
+.PHONY: setup demo test test-long lint clean
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -13,8 +14,19 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,optuna]'
 	touch $@
 
+# A generated log, its memory, and what candidates learn from it: minutes on two cores.
+demo: setup
+	rm -rf $(DEMO)
+	$(BIN)/diet-ray prepare --dataset drift --out $(DEMO)/log
+	$(BIN)/diet-ray distill --config demo --data $(DEMO)/log --run $(DEMO)/run
+	$(BIN)/diet-ray inspect $(DEMO)/run
+	$(BIN)/diet-ray evaluate --run $(DEMO)/run --methods warmup,random,diet,full --candidates dcn,finalnet --seeds 2
+
 test: setup
 	$(BIN)/python -m pytest
+
+test-long: setup
+	$(BIN)/python -m pytest -m long
 
 lint: setup
 	$(BIN)/ruff check .
@@ -22,4 +34,4 @@ lint: setup
 	$(BIN)/mypy
 
 clean:
-	rm -rf build *.egg-info
+	rm -rf build *.egg-info $(DEMO)

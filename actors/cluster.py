@@ -36,17 +36,11 @@ class Plan(NamedTuple):
 
 
 def connect() -> dict[str, float]:
-    """Join the cluster of RAY_ADDRESS, or start Ray here; return its resources."""
+    """Join the cluster of RAY_ADDRESS or of `ray start` here, else start Ray; return what there is."""
     if not ray.is_initialized():
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        address = os.environ.get("RAY_ADDRESS")
         # A dashboard of one's own costs seconds and memory; a cluster has its own.
-        ray.init(
-            address=address or "local",
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     return ray.cluster_resources()
 
 

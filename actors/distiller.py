@@ -27,16 +27,18 @@ class Distiller(RunWorker):
                 report(1)
 
             schema, old = memory_schema(self.log, self.config), self.memory(stage - 1)
+            reference = self.checkpoint(stage)
+            device = reference.device
             memory = next_memory(
                 stage,
                 self.log,
                 self.config,
                 rows=rows,
-                boundary=boundary.as_memory(stage),
-                old=old,
-                real=pool.real(),
-                reference=self.checkpoint(stage).dense.cpu(),
-                previous=self.checkpoint(stage - 1).dense.cpu() if stage > 1 else None,
+                boundary=boundary.as_memory(stage).to(device),
+                old=old.to(device) if old else None,
+                real=pool.real().to(device),
+                reference=reference.dense,
+                previous=self.checkpoint(stage - 1).dense if stage > 1 else None,
                 report=note,
             )
             table = to_arrow(memory, schema, reference=checkpoint_path(stage))

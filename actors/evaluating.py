@@ -1,4 +1,4 @@
-"""Cells of the comparison as Ray tasks, one thread each, as many at a time as there are CPUs or GPUs."""
+"""Cells of the comparison as Ray tasks of one thread each."""
 
 from typing import Any
 

@@ -1,5 +1,6 @@
 """Runs the pieces of a preparation over the cluster with Ray Data."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ class RayMapper:
         context.raise_original_map_exception = True
         context.execution_no_progress_timeout_s = NO_PROGRESS_S
         context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(
+            logging.ERROR
+        )  # its plans and timings; we show our own progress
 
     def __call__(self, function: Callable[[Any], Any], items: Sequence[Any], label: str) -> list[Any]:
         rows = [{"number": number} for number in range(len(items))]

@@ -48,7 +48,8 @@ def distil(
         again and again for t > 1, fresh random ones for t = 1).
     real: rows of the block with hard labels, embedded by the stage's checkpoint; each addressing looks at
         `outer.real_rows` of them.
-    draw: CPU generator; the result is a function of the arguments and its state alone.
+    draw: CPU generator; the result is a function of the arguments and its state alone. Everything else is
+        on one device.
     """
     inner, outer = config.inner, config.outer
     optimiser = OuterOptimiser(
@@ -85,9 +86,10 @@ def _address(
     draw: torch.Generator,
 ) -> Addressed:
     outer = config.outer
-    seen = real.take(torch.randperm(real.rows, generator=draw)[: outer.real_rows])
+    device = real.emb_NFD.device
+    seen = real.take(torch.randperm(real.rows, generator=draw)[: outer.real_rows].to(device))
     targets = seen.take(_target_rows(loss, params, stored, seen, outer))
-    active_N = torch.arange(stored.rows)
+    active_N = torch.arange(stored.rows, device=device)
     if outer.memory_selection:
         count = outer.active_rows or config.inner.horizon * config.inner.batch_size
         active_N = active_memory(loss, params, hard=targets, memory=stored, count=count)
@@ -99,7 +101,8 @@ def _target_rows(
 ) -> Tensor:
     if outer.target_selection:
         return hard_targets(loss, params, real=seen, memory=stored, ratio=outer.hard_ratio)
-    return torch.arange(max(1, round(outer.hard_ratio * seen.rows)))  # `seen` is in random order
+    count = max(1, round(outer.hard_ratio * seen.rows))
+    return torch.arange(count, device=seen.emb_NFD.device)  # `seen` is in random order
 
 
 def _inner_order(active_N: Tensor, inner: InnerConfig, draw: torch.Generator) -> Tensor:
@@ -111,5 +114,6 @@ def _inner_order(active_N: Tensor, inner: InnerConfig, draw: torch.Generator) ->
     spare = inner.horizon - inner.window + 1
     steps = inner.window + int(torch.randint(spare, (), generator=draw))
     wanted, passes = steps * inner.batch_size, -(-steps * inner.batch_size // len(active_N))
-    shuffled = [active_N[torch.randperm(len(active_N), generator=draw)] for _ in range(passes)]
+    orders = [torch.randperm(len(active_N), generator=draw).to(active_N.device) for _ in range(passes)]
+    shuffled = [active_N[order_N] for order_N in orders]
     return torch.cat(shuffled)[:wanted].view(steps, inner.batch_size)

@@ -31,6 +31,7 @@ class CellResult(NamedTuple):
     seed: int
     after: Scores  # test, after the subsequent block
     before: Scores | None  # test, before it; None for cold, which knows nothing then
+    validation: Scores  # validation, after the subsequent block: what choices may be tuned on
     epochs: list[float]  # validation AUC after each epoch on reduced data
     rows_trained: int  # row visits, of reduced and of real rows
     seconds: float
@@ -45,6 +46,8 @@ class CellResult(NamedTuple):
             "logloss": self.after.logloss,
             "auc_before": self.before.auc if self.before else None,
             "logloss_before": self.before.logloss if self.before else None,
+            "auc_validation": self.validation.auc,
+            "logloss_validation": self.validation.logloss,
             "rows_trained": self.rows_trained,
             "seconds": self.seconds,
             "epochs": self.epochs,
@@ -89,7 +92,7 @@ def run_cell(
         assert reduced is not None
         fitted = fit_candidate(
             learner.dense,
-            Examples(*(part.to(learner.device) for part in reduced)),
+            reduced.to(learner.device),
             _validation(learner, log, config.validation_rows),
             config,
             torch_generator(seed, "candidate", "batches"),
@@ -98,11 +101,13 @@ def run_cell(
     test, subsequent = log.blocks["test"], log.blocks["subsequent"]
     before = None if method == "cold" else evaluate_block(learner, log, test)
     learn_block(learner, log, subsequent, training, seed)
-    after = evaluate_block(learner, log, test)
-    seconds = time.perf_counter() - started
-    return CellResult(
-        method, candidate.name, seed, after, before, epochs, rows_trained + subsequent.rows, seconds
+    after, validation = (
+        evaluate_block(learner, log, test),
+        evaluate_block(learner, log, log.blocks["validation"]),
     )
+    rows_trained += subsequent.rows
+    seconds = time.perf_counter() - started
+    return CellResult(method, candidate.name, seed, after, before, validation, epochs, rows_trained, seconds)
 
 
 def _validation(learner: Recommender, log: PreparedLog, rows: int) -> Examples:

@@ -23,6 +23,9 @@ class Examples(NamedTuple):
     def take(self, rows: Tensor | slice) -> "Examples":
         return Examples(self.emb_NFD[rows], self.label_NT[rows])
 
+    def to(self, device: torch.device) -> "Examples":
+        return Examples(self.emb_NFD.to(device), self.label_NT.to(device))
+
     @property
     def rows(self) -> int:
         return self.emb_NFD.shape[0]

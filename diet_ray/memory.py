@@ -38,6 +38,9 @@ class Memory(NamedTuple):
     def take(self, rows: Tensor) -> "Memory":
         return Memory(*(part[rows] for part in self))
 
+    def to(self, device: torch.device) -> "Memory":
+        return Memory(*(part.to(device) for part in self))
+
 
 class MemorySchema(NamedTuple):
     """What must agree before a memory may be used: it travels in the file's schema metadata."""
@@ -63,6 +66,7 @@ def to_arrow(memory: Memory, schema: MemorySchema, reference: str) -> pa.Table:
 
     `reference` names the checkpoint whose embedding space the rows live in.
     """
+    memory = memory.to(torch.device("cpu"))
     described = {**schema._asdict(), "F": len(schema.fields), "d": schema.width, "K": len(schema.tasks)}
     columns = {
         "embedding": _fixed_lists(memory.emb_NFD.flatten(1)),

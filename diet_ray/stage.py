@@ -54,19 +54,21 @@ def next_memory(
     boundary: the new rows of this block (eqs. 8-9); real: a sample of its rows with hard labels.
     reference: checkpoint t, under which old rows are weighed (eq. 10).
     previous: checkpoint t-1, the proxy for t > 1; for t = 1 proxies are fresh at every addressing.
+    All of them are on one device, where the work is done.
     """
+    device = boundary.emb_NFD.device
     memory = boundary
     if old is not None and config.method.boundary.fusion:
         keep = rows - boundary.rows
         memory = fuse(loss_of(reference), dense_params(reference), new=boundary, old=old, keep=keep)
-    proxy = previous or new_model(log, config, "proxy")
-    proxies = repeat(dense_params(proxy)) if previous else _fresh(log, config)
+    proxy = previous or new_model(log, config, "proxy").to(device)
+    proxies = repeat(dense_params(proxy)) if previous else _fresh(log, config, device)
     draw = torch_generator(config.seed, "distil", stage)
     return distil(loss_of(proxy), proxies, memory, real, config.method, draw, report)
 
 
-def _fresh(log: PreparedLog, config: RunConfig) -> Iterator[Params]:
-    return (dense_params(new_model(log, config, "proxy", number)) for number in count())
+def _fresh(log: PreparedLog, config: RunConfig, device: torch.device) -> Iterator[Params]:
+    return (dense_params(new_model(log, config, "proxy", number).to(device)) for number in count())
 
 
 def composition(memory: Memory, before: Memory | None) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from pipelines.command import run_command
 from pipelines.distill import LOG_OF_RUN
 from pipelines.progress import bars, console
 
+CELLS_PER_GPU = 4
+
 
 @dataclass(frozen=True)
 class Evaluate:
@@ -137,8 +139,9 @@ def _run(
     missing: list[Cell], folder: Folder, data: str, run: str, config: RunConfig, fit: CandidateConfig
 ) -> None:
     plain = (data, run, config.model_dump(mode="json"))
+    cell_task = evaluate_cell.options(num_gpus=1 / CELLS_PER_GPU if ray.cluster_resources().get("GPU") else 0)
     running = {
-        evaluate_cell.remote(
+        cell_task.remote(
             *plain, c.method, ModelConfig(name=c.candidate).model_dump(), c.seed, fit.model_dump()
         ): c
         for c in missing

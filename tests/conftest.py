@@ -1,11 +1,17 @@
 """Fixtures that several test modules share: a small drift log and where the real samples are."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
+import torch
 
 from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
 from diet_ray.log.preparing import prepare
+
+# As the actors have it on two cores: sums in another number of threads differ in the last bit.
+torch.set_num_threads(1)
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -24,3 +30,17 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no real samples at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[None]:
+    """A small Ray of our own; `connect` finds it started."""
+    context = ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=150_000_000,
+        log_to_driver=False,
+    )
+    yield
+    context.disconnect()

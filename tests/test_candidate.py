@@ -1,0 +1,65 @@
+"""A candidate trained on reduced data in embedding space."""
+
+import torch
+
+from diet_ray.candidate import fit_candidate
+from diet_ray.config import CandidateConfig
+from diet_ray.examples import Examples, predict
+from diet_ray.metrics import score_tasks
+from diet_ray.models.ranking import RankingModel
+from diet_ray.models.registry import ModelConfig, build_model
+
+FIELDS, WIDTH, TASKS = 4, 8, 2
+
+
+def model() -> RankingModel:
+    return build_model(ModelConfig(name="finalnet"), fields=FIELDS, width=WIDTH, tasks=TASKS, seed=0)
+
+
+def rows(count: int, seed: int, *, flipped: bool = False) -> Examples:
+    """Soft labels by a linear teacher; `flipped`, by the opposite one."""
+    draw = torch.Generator().manual_seed(seed)
+    emb_NFD = torch.randn(count, FIELDS, WIDTH, generator=draw)
+    plane = torch.randn(FIELDS * WIDTH, TASKS, generator=torch.Generator().manual_seed(99)) / 2
+    logit_NT = emb_NFD.flatten(1) @ (-plane if flipped else plane)
+    return Examples(emb_NFD, logit_NT.sigmoid())
+
+
+def hard(examples: Examples) -> Examples:
+    return examples._replace(label_NT=(examples.label_NT > 0.5).float())
+
+
+def auc(trained: RankingModel, validation: Examples) -> float:
+    logits = predict(trained, validation.emb_NFD).numpy()
+    return score_tasks(logits, validation.label_NT.numpy(), ["a", "b"]).auc
+
+
+def fit(trained: RankingModel, reduced: Examples, config: CandidateConfig) -> list[float]:
+    draw = torch.Generator().manual_seed(0)
+    found = fit_candidate(trained, reduced, hard(rows(500, 2)), config, draw)
+    scores = [score.auc for score in found.epochs]
+    assert scores[found.best] == max(scores)
+    assert found.rows_trained == len(scores) * reduced.rows
+    return scores
+
+
+def test_soft_labels_alone_teach_a_candidate() -> None:
+    trained = model()
+    scores = fit(trained, rows(2000, 1), CandidateConfig(batch_size=64, epochs=4))
+    assert max(scores) > 0.9
+
+
+def test_the_model_is_left_at_its_best_epoch() -> None:
+    trained = model()
+    scores = fit(trained, rows(300, 1), CandidateConfig(batch_size=64, epochs=6, patience=6))
+    assert abs(auc(trained, hard(rows(500, 2))) - max(scores)) < 1e-9
+
+
+def test_training_stops_when_validation_no_longer_rises() -> None:
+    # The wrong teacher: each epoch makes validation worse, so the first one stays the best.
+    scores = fit(model(), rows(2000, 1, flipped=True), CandidateConfig(batch_size=64, epochs=8, patience=2))
+    assert len(scores) == 3 and scores[0] == max(scores)
+
+
+def test_a_last_batch_of_one_row_is_no_trouble_for_batch_norm() -> None:
+    fit(model(), rows(65, 1), CandidateConfig(batch_size=64, epochs=1))

@@ -1,0 +1,77 @@
+"""One cell of the comparison, by every method, without Ray."""
+
+import pytest
+import torch
+
+from diet_ray.checkpoint import to_bytes
+from diet_ray.config import CandidateConfig
+from diet_ray.errors import ConfigError
+from diet_ray.evaluation import METHODS, REDUCED, CellResult, Method, run_cell
+from diet_ray.examples import Examples
+from diet_ray.learning import learn_block, new_learner
+from diet_ray.log.dataset import PreparedLog
+from diet_ray.models.registry import ModelConfig
+from diet_ray.stage import new_model
+from tests.test_stage import TINY
+
+FIT = CandidateConfig(epochs=2, batch_size=32, validation_rows=300)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(drift_log: str) -> bytes:
+    log = PreparedLog.open(drift_log)
+    reference = new_learner(new_model(log, TINY, "reference"), log, TINY.width, TINY.training)
+    for block in log.history:
+        learn_block(reference, log, block, TINY.training, 0)
+    return to_bytes(reference)
+
+
+def cell(log: PreparedLog, method: Method, checkpoint: bytes | None, seed: int = 0) -> CellResult:
+    draw = torch.Generator().manual_seed(5)
+    shape = (100, len(log.fields), TINY.width)
+    reduced = Examples(torch.randn(shape, generator=draw) / 10, torch.rand(100, 3, generator=draw))
+    return run_cell(
+        method,
+        ModelConfig(name="finalnet"),
+        seed,
+        log=log,
+        width=TINY.width,
+        training=TINY.training,
+        config=FIT,
+        checkpoint=checkpoint,
+        reduced=reduced if method in REDUCED else None,
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_what_the_protocol_says(
+    drift_log: str, checkpoint: bytes, method: Method
+) -> None:
+    log = PreparedLog.open(drift_log)
+    found = cell(log, method, checkpoint)
+    history, subsequent = sum(b.rows for b in log.history), log.blocks["subsequent"].rows
+    before = {"full": history} | dict.fromkeys(REDUCED, len(found.epochs) * 100)
+    assert found.rows_trained == before.get(method, 0) + subsequent
+    assert (found.before is None) == (method == "cold")
+    assert bool(found.epochs) == (method in REDUCED)
+    row = found.flat()
+    assert {f"auc_{task}" for task in log.tasks} <= row.keys()
+    assert row["auc"] == pytest.approx(sum(row[f"auc_{task}"] for task in log.tasks) / 3)
+    assert 0 < row["auc"] < 1 and row["logloss"] > 0 and row["seconds"] > 0
+
+
+def test_history_helps(drift_log: str, checkpoint: bytes) -> None:
+    log = PreparedLog.open(drift_log)
+    cold, full = (sum(cell(log, m, checkpoint, s).after.auc for s in range(3)) for m in ("cold", "full"))
+    assert full > cold
+
+
+def test_a_cell_is_a_function_of_its_seed(drift_log: str, checkpoint: bytes) -> None:
+    log = PreparedLog.open(drift_log)
+    first, again, other = (cell(log, "random", checkpoint, seed) for seed in (0, 0, 1))
+    assert first.after == again.after and first.after != other.after
+
+
+def test_a_method_that_needs_a_checkpoint_says_so(drift_log: str) -> None:
+    with pytest.raises(ConfigError, match="warmup needs a committed checkpoint"):
+        cell(PreparedLog.open(drift_log), "warmup", None)

@@ -1,0 +1,47 @@
+"""SIGKILL to the driver in the middle of each stage; started again, the memory is the same, bit for bit."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.kill_harness import finish, kill_when, start
+from tests.test_stage import TINY
+
+STAGES = (1, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Enough outer iterations that a stage lasts seconds."""
+    outer = TINY.method.outer.model_copy(update={"iterations": 40})
+    config = TINY.model_copy(update={"method": TINY.method.model_copy(update={"outer": outer})})
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    return str(path)
+
+
+def memories(run: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in sorted(run.glob("memory/*/memory.parquet"))}
+
+
+@pytest.mark.timeout(600)
+def test_a_run_killed_in_every_stage_ends_with_the_same_memory(
+    drift_log: str, config_file: str, tmp_path: Path
+) -> None:
+    whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "out"
+    finish(start(drift_log, str(whole), config_file, log))
+    for stage in STAGES:
+        record = killed / "stages" / f"{stage:04d}.json"
+        before = killed / "stages" / f"{stage - 1:04d}.json"
+        checkpoint = killed / "reference" / f"{stage:04d}" / "checkpoint.safetensors"
+
+        def in_the_middle(before: Path = before, checkpoint: Path = checkpoint, stage: int = stage) -> bool:
+            # The checkpoint of the stage is written, its memory is not committed.
+            return checkpoint.exists() and (stage == 1 or before.exists())
+
+        kill_when(start(drift_log, str(killed), config_file, log), in_the_middle)
+        assert not record.exists()
+    finish(start(drift_log, str(killed), config_file, log))
+    assert len(memories(whole)) == len(STAGES)
+    assert memories(killed) == memories(whole)

@@ -1,0 +1,189 @@
+"""The main job over Ray on a small log: distil, go on, refuse, compare."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from actors.cluster import ResourceConfig
+from diet_ray.config import RunConfig
+from diet_ray.errors import ConfigError, DataError, RunError
+from diet_ray.evaluation import METHODS
+from diet_ray.log.dataset import PreparedLog
+from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
+from diet_ray.log.preparing import prepare
+from diet_ray.memory import from_arrow
+from diet_ray.run import Run, verify
+from diet_ray.stage import memory_schema
+from pipelines.distill import distill
+from pipelines.evaluate import evaluate, log_of, table
+from tests.test_evaluation import FIT
+from tests.test_stage import TINY, memories
+
+pytestmark = pytest.mark.usefixtures("ray_here")
+TWO_SCORERS = ResourceConfig(scorers=2)
+
+
+@pytest.fixture(scope="module")
+def run_dir(ray_here: None, drift_log: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A complete run; read it, evaluate it, never change it."""
+    run = str(tmp_path_factory.mktemp("runs") / "whole")
+    distill(drift_log, run, TINY, ResourceConfig())
+    return run
+
+
+def newest(run: str) -> Path:
+    return Path(run) / "memory" / "0003" / "memory.parquet"
+
+
+def test_the_memory_over_ray_is_the_one_without(run_dir: str, drift_log: str) -> None:
+    log = PreparedLog.open(drift_log)
+    found = from_arrow(pq.read_table(newest(run_dir)), memory_schema(log, TINY))
+    expected = memories(log, TINY)[-1]
+    for over_ray, alone in zip(found, expected, strict=True):
+        torch.testing.assert_close(over_ray, alone, rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_memory_does_not_depend_on_the_number_of_scorers(
+    run_dir: str, drift_log: str, tmp_path: Path
+) -> None:
+    distill(drift_log, str(tmp_path / "two"), TINY, TWO_SCORERS)
+    assert newest(str(tmp_path / "two")).read_bytes() == newest(run_dir).read_bytes()
+
+
+def test_the_memory_file_opens_in_pandas_and_polars_without_our_code(run_dir: str, drift_log: str) -> None:
+    log = PreparedLog.open(drift_log)
+    frame, lazy = pd.read_parquet(newest(run_dir)), pl.read_parquet(newest(run_dir))
+    assert list(frame) == lazy.columns == ["embedding", "logits", "stage", "label_group", "influence"]
+    assert len(frame) == len(lazy) == round(TINY.ratio * sum(b.rows for b in log.history))
+    assert {len(e) for e in frame["embedding"]} == {len(log.fields) * TINY.width}
+    assert lazy.schema["logits"] == pl.Array(pl.Float32, len(log.tasks))
+    described = json.loads(pq.read_schema(newest(run_dir)).metadata[b"diet_ray"])
+    assert described["fields"] == list(log.fields) and described["tasks"] == list(log.tasks)
+    assert (Path(run_dir) / described["reference"]).is_file()
+
+
+def test_every_stage_is_committed_with_files_that_verify(run_dir: str, drift_log: str) -> None:
+    run, log = Run.read(run_dir), PreparedLog.open(drift_log)
+    assert [record.block for record in run.records] == [block.name for block in log.history]
+    for record in run.records:
+        verify(run, record.stage)
+        assert record.metrics["block_rows"] == log.history[record.stage - 1].rows
+        assert set(record.metrics["seconds"]) == {"train", "score", "distil"}
+
+
+def test_a_complete_run_is_left_as_it_is(run_dir: str, drift_log: str) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path(run_dir).glob("*/*/*")}
+    distill(drift_log, run_dir, TINY, ResourceConfig())
+    assert before == {path: path.stat().st_mtime_ns for path in Path(run_dir).glob("*/*/*")}
+
+
+def test_a_run_of_another_config_or_log_is_refused(run_dir: str, drift_log: str, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"another config: ratio is 0\.05 there, 0\.06 here"):
+        distill(drift_log, run_dir, TINY.model_copy(update={"ratio": 0.06}), ResourceConfig())
+    other, config = str(tmp_path), DriftConfig(rows=3_000, seed=1)
+    prepare(drift_schema(config), write_drift_log(config, other), other)
+    with pytest.raises(RunError, match="fingerprint is"):
+        distill(other, run_dir, TINY, ResourceConfig())
+
+
+def test_a_ratio_below_one_row_per_label_group_is_refused(drift_log: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="ratio too small: 1 rows for 4 label groups"):
+        distill(drift_log, str(tmp_path), TINY.model_copy(update={"ratio": 0.001}), ResourceConfig())
+
+
+def test_a_block_cut_in_the_middle_stops_the_run_and_keeps_what_was_committed(
+    run_dir: str, drift_log: str, tmp_path: Path
+) -> None:
+    log, run = tmp_path / "log", tmp_path / "run"
+    shutil.copytree(drift_log, log)
+    part = next((log / "blocks" / "0002").iterdir())
+    whole = part.read_bytes()
+    part.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=f"{part.name} is damaged"):
+        distill(str(log), str(run), TINY, ResourceConfig())
+    assert Run.read(str(run)).stage == 1
+    verify(Run.read(str(run)), 1)
+    part.write_bytes(whole)
+    distill(str(log), str(run), TINY, ResourceConfig())
+    assert newest(str(run)).read_bytes() == newest(run_dir).read_bytes()
+
+
+def test_a_label_group_that_a_block_lacks_is_told_and_no_trouble(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = DriftConfig(rows=4_000, users=100, items=100)
+    source = Path(write_drift_log(config, str(tmp_path / "raw"))) / "part-00000.parquet"
+    rows = pd.read_parquet(source)
+    second = rows["time_ms"].between(*drift_schema(config).intervals()["0002"], inclusive="left")
+    rows[~(second & (rows["is_like"] == 1))].to_parquet(source, index=False)
+    prepare(drift_schema(config), str(source), str(tmp_path / "log"))
+    run = distill(str(tmp_path / "log"), str(tmp_path / "run"), TINY, ResourceConfig())
+    assert run.records[1].metrics["missing_label_groups"] == ["is_click+long_view+is_like"]
+    assert "block 0002 has no row of label group is_click+long_view+is_like" in capsys.readouterr().err
+    assert run.records[2].metrics["memory"]["rows_by_label_group"].get("7", 0) > 0
+
+
+def test_evaluation_gives_a_row_per_cell_and_runs_no_cell_twice(run_dir: str, drift_log: str) -> None:
+    found = evaluate(drift_log, run_dir, METHODS, ("finalnet", "tests.own_backbone:Wide"), 1, FIT)
+    assert len(found) == 2 * len(METHODS)
+    cells = {path: path.stat().st_mtime_ns for path in (Path(run_dir) / "evaluation/cells").iterdir()}
+    again = evaluate(drift_log, run_dir, METHODS, ("finalnet",), 2, FIT)
+    assert len(again) == 2 * len(METHODS)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in cells.items())
+    stored = pd.read_parquet(Path(run_dir) / "evaluation/results.parquet")
+    told = pd.DataFrame(json.loads((Path(run_dir) / "evaluation/results.json").read_text()))
+    assert len(stored) == len(told) == len(again)
+    columns = {"method", "candidate", "seed", "auc", "logloss", "auc_is_like", "rows_trained", "seconds"}
+    assert columns <= set(stored) and columns <= set(told)
+    assert len(table(again).rows) == len(METHODS)
+
+
+def test_cells_trained_in_another_way_are_not_mixed(run_dir: str, drift_log: str) -> None:
+    evaluate(drift_log, run_dir, ("warmup",), ("finalnet",), 1, FIT)
+    with pytest.raises(RunError, match=r"settings\.json differs"):
+        evaluate(drift_log, run_dir, ("warmup",), ("finalnet",), 1, FIT.model_copy(update={"epochs": 1}))
+
+
+def test_an_unknown_candidate_is_refused_before_any_training(run_dir: str, drift_log: str) -> None:
+    with pytest.raises(ConfigError, match="unknown model 'dcm'"):
+        evaluate(drift_log, run_dir, ("warmup",), ("dcm",), 1, FIT)
+
+
+def test_an_unfinished_run_is_not_evaluated(run_dir: str, drift_log: str, tmp_path: Path) -> None:
+    shutil.copytree(run_dir, tmp_path / "run")
+    (tmp_path / "run/stages/0003.json").unlink()
+    with pytest.raises(RunError, match="has 2 of 3 stages"):
+        evaluate(drift_log, str(tmp_path / "run"), ("warmup",), ("finalnet",), 1, FIT)
+
+
+def test_a_memory_of_another_schema_is_refused(run_dir: str, drift_log: str, tmp_path: Path) -> None:
+    shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
+    path = newest(str(tmp_path / "run"))
+    stored = pq.read_table(path)
+    described = json.loads(stored.schema.metadata[b"diet_ray"]) | {
+        "tasks": ["is_click", "long_view", "share"]
+    }
+    pq.write_table(stored.replace_schema_metadata({"diet_ray": json.dumps(described)}), path)
+    with pytest.raises(RunError, match="memory of another schema: tasks is"):
+        evaluate(drift_log, str(tmp_path / "run"), ("diet",), ("finalnet",), 1, FIT)
+
+
+def test_a_run_remembers_where_its_log_is(run_dir: str, drift_log: str, tmp_path: Path) -> None:
+    assert log_of(run_dir) == drift_log
+    with pytest.raises(RunError, match="is not a run"):
+        log_of(str(tmp_path))
+
+
+def test_without_optimisation_the_memory_is_the_boundary_rows(drift_log: str, tmp_path: Path) -> None:
+    outer = TINY.method.outer.model_copy(update={"iterations": 0})
+    config = RunConfig.model_validate(
+        TINY.model_copy(update={"method": TINY.method.model_copy(update={"outer": outer})}).model_dump()
+    )
+    run = distill(drift_log, str(tmp_path), config, ResourceConfig())
+    assert run.records[-1].metrics["memory"]["outer_loss"] == []

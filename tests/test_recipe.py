@@ -1,0 +1,51 @@
+"""Recipes and the user's own config files."""
+
+from pathlib import Path
+
+import pytest
+
+from diet_ray.config import RunConfig
+from diet_ray.errors import ConfigError
+from pipelines.recipe import RECIPES, Recipe, load_recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_shipped_recipe_loads(name: str) -> None:
+    assert load_recipe(name).ratio > 0
+
+
+def test_a_run_config_is_a_recipe_without_its_resources() -> None:
+    assert Recipe(ratio=0.5).run_config() == RunConfig(ratio=0.5)
+
+
+def written(path: Path, text: str) -> str:
+    (path / "mine.yaml").write_text(text)
+    return str(path / "mine.yaml")
+
+
+def test_a_file_of_ones_own_overrides_the_defaults(tmp_path: Path) -> None:
+    found = load_recipe(written(tmp_path, "method: {outer: {iterations: 7}}\nresources: {scorers: 2}\n"))
+    assert found.method.outer.iterations == 7 and found.resources.scorers == 2
+    assert found.method.inner == RunConfig().method.inner
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ratoi: 0.1", r"ratoi: Extra inputs are not permitted \(found 0.1\)"),
+        ("method: {outer: {iteration: 7}}", r"method\.outer\.iteration: Extra"),
+        ("ratio: 1.5", r"ratio: Input should be less than or equal to 1 \(found 1.5\)"),
+        ("method: {inner: {window: 9, horizon: 5}}", "window 9 is longer than horizon 5"),
+        ("method: {boundary: {quota: cubic}}", "'equal', 'sqrt' or 'proportional'"),
+        ("[1, 2", "is not YAML"),
+        ("just text", "is not valid"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_naming_the_key(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(written(tmp_path, text))
+
+
+def test_an_unknown_recipe_is_refused_by_naming_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="no config 'glbo': use one of globo, kuairand"):
+        load_recipe("glbo")
