@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share: a small drift log and where the real samples are."""
+"""Fixtures that several test modules share: two small logs and where the real samples are."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +9,7 @@ import torch
 
 from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
 from diet_ray.log.preparing import prepare
+from tests.shop_log import shop_rows, shop_schema, write_source
 
 # As the actors have it on two cores: sums in another number of threads differ in the last bit.
 torch.set_num_threads(1)
@@ -22,6 +23,14 @@ def drift_log(tmp_path_factory: pytest.TempPathFactory) -> str:
     out, config = str(tmp_path_factory.mktemp("drift")), DriftConfig(rows=6_000, users=300, items=200)
     prepare(drift_schema(config), write_drift_log(config, out), out)
     return out
+
+
+@pytest.fixture(scope="session")
+def shop_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the raw log of a shop in `source` and the prepared one in `out`; never write to it."""
+    folder = tmp_path_factory.mktemp("shop")
+    prepare(shop_schema(), write_source(folder / "source", shop_rows()), str(folder / "out"))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -96,14 +96,14 @@ class PreparedLog:
         path = self.folder / part.stamp.path
         try:
             with self.folder.fs.open(path, "rb") as file:
-                parquet = pq.ParquetFile(file)
+                parquet = pq.ParquetFile(file, page_checksum_verification=True)
                 if parquet.metadata.num_rows != part.rows:
                     raise DataError(
                         f"{path} has {parquet.metadata.num_rows} rows, its record says {part.rows}"
                     )
                 for batch in parquet.iter_batches(READ_ROWS):
                     yield self._encoded(batch)
-        except (pa.ArrowInvalid, OSError) as broken:
+        except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as broken:
             raise DataError(f"{path} is damaged or missing: {broken}") from broken
 
     def _encoded(self, batch: pa.RecordBatch) -> EncodedRows:

@@ -22,45 +22,61 @@ def normalise(chunk: Chunk, schema: LogSchema) -> Normalised:
 
     Raises DataError naming file, row and column of the first malformed row where `schema.malformed` is error.
     """
-    table = chunk.table.append_column(
-        "row", pa.array(np.arange(chunk.first_row + 1, chunk.first_row + 1 + chunk.table.num_rows))
-    )
+    table = pa.table({name: _nan_is_missing(chunk.table[name]) for name in chunk.table.column_names})
+    row = pa.array(np.arange(chunk.first_row + 1, chunk.first_row + 1 + table.num_rows))
     for test in schema.where:
-        table = table.filter(_passes(table[test.column], test, f"{chunk.path}, column {test.column}"))
+        passes = _passes(table[test.column], test, f"{chunk.path}, column {test.column}")
+        table, row = table.filter(passes), row.filter(passes)
     reason = np.full(table.num_rows, None, dtype=object)
     ts = _milliseconds(table[schema.time.column], schema.time, chunk.path)
     reason[pc.is_null(ts).to_numpy(zero_copy_only=False)] = f"{schema.time.column} is missing or not a time"
     columns = {"ts": ts}
     for field in schema.fields:
-        columns[field.name] = _field(table[field.source], ts, field, schema.time.zone)
+        try:
+            columns[field.name] = _field(table[field.source], ts, field, schema.time.zone)
+        except pa.ArrowException as wrong:
+            raise DataError(f"{chunk.path}, column {field.source} cannot be a field: {wrong}") from wrong
     for task in schema.tasks:
-        where = f"{chunk.path}, column {task.source}"
-        label = (
-            table[task.source]
-            if task.condition is None
-            else _passes(table[task.source], task.condition, where)
-        )
-        columns[task.name], bad_N = _label(label)
-        reason[bad_N & (reason == None)] = f"{task.source} is not 0 or 1"  # noqa: E711
+        value, fault = table[task.source], "not 0 or 1"
+        if task.condition is not None:
+            value = value if task.at_least is None else _numbers(value)
+            value = _passes(value, task.condition, f"{chunk.path}, column {task.source}")
+            fault = "missing" if task.at_least is None else "missing or not a number"
+        columns[task.name], bad_N = _label(value)
+        reason[bad_N & (reason == None)] = f"{task.source} is {fault}"  # noqa: E711
     good_N = pd.isna(reason)
     if schema.malformed == "error" and not good_N.all():
         first = int(np.flatnonzero(~good_N)[0])
         raise DataError(
-            f"{chunk.path}, row {table['row'][first]}: {reason[first]}: "
+            f"{chunk.path}, row {row[first]}: {reason[first]}: "
             f"{ {k: v for k, v in table.slice(first, 1).to_pylist()[0].items() if k in reason[first]} }; "
             "set malformed: quarantine in the schema to set such rows aside"
         )
-    rejected = table.append_column("file", pa.array([chunk.path] * table.num_rows))
-    rejected = rejected.append_column("reason", pa.array(reason, pa.string())).filter(pa.array(~good_N))
+    added = {
+        "file": pa.array([chunk.path] * table.num_rows),
+        "row": row,
+        "reason": pa.array(reason, pa.string()),
+    }
+    came = {f"{name} of the log" if name in added else name: table[name] for name in table.column_names}
+    rejected = pa.table({**came, **added}).filter(pa.array(~good_N))
     return Normalised(pa.table(columns).filter(pa.array(good_N)), rejected)
+
+
+def _nan_is_missing(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if not pa.types.is_floating(column.type):
+        return column
+    return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
 
 
 def _milliseconds(column: pa.ChunkedArray, time: TimeConfig, path: str) -> pa.Array:
     """Time as int64 ms since 1970 UTC; null where it cannot be read."""
     if time.unit in ("s", "ms", "us"):
         value = pd.to_numeric(column.to_pandas(), errors="coerce").to_numpy(np.float64)
-        ms_N = np.round(
-            value * {"s": 1000.0, "ms": 1.0, "us": 1e-3}[time.unit] - (0.5 if time.unit == "us" else 0)
+        # A time just before a block's end stays there; seconds are too coarse in float64 to be cut.
+        ms_N = (
+            np.floor(value / 1000)
+            if time.unit == "us"
+            else np.round(value * {"s": 1000.0, "ms": 1.0}[time.unit])
         )
         # NaN, infinite, or beyond the year 9999.
         bad_N = ~(np.abs(ms_N) < 2.5e14)
@@ -68,6 +84,8 @@ def _milliseconds(column: pa.ChunkedArray, time: TimeConfig, path: str) -> pa.Ar
     if time.unit == "mmdd":
         text = column.cast(pa.string()).to_pandas().str.zfill(4)
         stamps = pd.to_datetime(str(time.year) + text, format="%Y%m%d", errors="coerce")
+    elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        raise DataError(f"{path}, column {time.column} holds numbers: set time.unit to s, ms, us or mmdd")
     else:
         try:
             stamps = pd.to_datetime(column.to_pandas(), errors="coerce")
@@ -90,7 +108,8 @@ def _field(column: pa.ChunkedArray, ts: pa.Array, field: FieldConfig, zone: str)
         ids = pc.min_element_wise(ids, field.at_most, skip_nulls=False)
     if pa.types.is_dictionary(ids.type):
         ids = ids.cast(ids.type.value_type)
-    return ids.cast(pa.int64() if pa.types.is_integer(ids.type) else pa.string())
+    # uint64 holds more than int64 does.
+    return ids.cast(pa.int64() if pa.types.is_integer(ids.type) and ids.type != pa.uint64() else pa.string())
 
 
 def _passes(column: pa.ChunkedArray, test: Condition, where: str) -> pa.Array:
@@ -106,6 +125,14 @@ def _passes(column: pa.ChunkedArray, test: Condition, where: str) -> pa.Array:
         return pc.less_equal(column, test.at_most)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as wrong:
         raise DataError(f"{where} holds {column.type}, which cannot be compared: {wrong}") from wrong
+
+
+def _numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column; as numbers where it is text, which one bad value makes of a whole CSV column."""
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return column
+    value_N = pd.to_numeric(column.to_pandas(), errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    return pa.chunked_array([pa.array(value_N, from_pandas=True)])
 
 
 def _label(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:

@@ -5,6 +5,8 @@ vocabulary as it stood at its block. Between them the vocabulary grows block by 
 before its time. What is written last is the manifest.
 """
 
+import io
+import uuid
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -12,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from diet_ray.errors import DataError
 from diet_ray.log.dataset import FORMAT, MANIFEST, Block, Part, PreparedLog, check_time_order
@@ -55,6 +58,7 @@ class EncodePiece(NamedTuple):
     part: int
     out: str
     schema: dict[str, Any]
+    attempt: str  # its own in each preparation: a process may outlive one and serve the next
 
 
 class EncodedPart(NamedTuple):
@@ -81,9 +85,10 @@ def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_proces
     """
     folder, plain = Folder.at(out), schema.plain()
     if folder.exists(MANIFEST):
+        prepared = PreparedLog.open(out)
         if folder.read_json(MANIFEST)["schema"] != plain:
             raise DataError(f"{out} holds a log prepared with another schema; choose another directory")
-        return PreparedLog.open(out)
+        return prepared
     for left_over in ("staging", "blocks", "vocabulary", "quarantine"):
         if folder.exists(left_over):
             folder.fs.rm(folder / left_over, recursive=True)
@@ -93,8 +98,9 @@ def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_proces
     parts = [part for piece in staged for part in piece.parts]
     _check_no_block_is_empty(schema, parts)
     table_rows = _grow(schema, folder, parts)
+    attempt = uuid.uuid4().hex
     numbered = [
-        EncodePiece(part, number, out, plain)
+        EncodePiece(part, number, out, plain, attempt)
         for name in schema.intervals()
         for number, part in enumerate(p for p in parts if p.block == name)
     ]
@@ -135,13 +141,14 @@ def encode_piece(piece: EncodePiece) -> EncodedPart:
     rows = folder.read_parquet(piece.staged.path)
     columns: dict[str, Any] = {"ts": rows["ts"]}
     for field in schema.field_names:
-        columns[field] = _encoder(piece.out, schema, field, piece.staged.block).encode(rows[field])
+        encoder = _encoder(piece.out, schema, field, piece.staged.block, piece.attempt)
+        columns[field] = encoder.encode(rows[field])
     columns |= {task: rows[task] for task in schema.task_names}
     group_N = sum(rows[task].to_numpy().astype(np.int64) << t for t, task in enumerate(schema.task_names))
     found, count = np.unique(group_N, return_counts=True)
-    stamp = folder.write_parquet(
-        f"blocks/{piece.staged.block}/part-{piece.part:05d}.parquet", pa.table(columns)
-    )
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer, write_page_checksum=True)
+    stamp = folder.write(f"blocks/{piece.staged.block}/part-{piece.part:05d}.parquet", buffer.getvalue())
     span = pc.min_max(rows["ts"]).as_py()
     groups = dict(zip(found.tolist(), count.tolist(), strict=True))
     return EncodedPart(piece.staged.block, stamp, rows.num_rows, span["min"], span["max"], groups)
@@ -186,7 +193,7 @@ def _counts(folder: Folder, paths: list[str], field: str) -> pa.Table:
 
 
 @lru_cache(maxsize=64)
-def _encoder(out: str, schema: LogSchema, field: str, block: str) -> Encoder:
+def _encoder(out: str, schema: LogSchema, field: str, block: str, attempt: str) -> Encoder:
     if isinstance(schema.encoder, HashedConfig):
         return HashedEncoder(schema.encoder.buckets)
     vocabulary, folder = Vocabulary(), Folder.at(out)

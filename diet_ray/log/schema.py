@@ -29,7 +29,10 @@ class TimeConfig(Strict):
     def _readable(self) -> "TimeConfig":
         if (self.unit == "mmdd") != (self.year is not None):
             raise ValueError("year belongs to unit mmdd and is needed there")
-        pd.Timestamp(0, tz=self.zone)
+        try:
+            pd.Timestamp(0, tz=self.zone)
+        except (KeyError, ValueError, OSError) as unknown:
+            raise ValueError(f"there is no time zone {self.zone}") from unknown
         return self
 
 
@@ -80,6 +83,12 @@ class TaskConfig(Strict):
     def _own_column(cls, value: Any) -> Any:
         return {"from": value.get("name"), **value} if isinstance(value, Mapping) else value
 
+    @model_validator(mode="after")
+    def _one_test(self) -> "TaskConfig":
+        if self.at_least is not None and self.equals is not None:
+            raise ValueError("give at_least or equals, not both")
+        return self
+
     @property
     def condition(self) -> Condition | None:
         """The test that makes the label; None where the column holds it."""
@@ -101,6 +110,14 @@ class SideTable(Strict):
 
     files: str  # pattern
     on: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_on(cls, value: Any) -> Any:
+        """YAML reads a bare `on` as true."""
+        return (
+            {"on" if k is True else k: v for k, v in value.items()} if isinstance(value, Mapping) else value
+        )
 
 
 class VocabularyConfig(Strict):
@@ -131,11 +148,17 @@ class EqualTime(Strict):
     end: datetime
     parts: Annotated[int, Field(ge=1)]
 
+    @model_validator(mode="after")
+    def _one_clock(self) -> "EqualTime":
+        if (self.start.tzinfo is None) != (self.end.tzinfo is None):
+            raise ValueError("give a time zone in both of start and end, or in neither")
+        return self
+
 
 class BlocksConfig(Strict):
     """The historical blocks in order, then what follows them."""
 
-    history: tuple[Interval, ...] | EqualTime
+    history: Annotated[tuple[Interval, ...], Field(min_length=1)] | EqualTime
     subsequent: Interval
     validation: Interval
     test: Interval

@@ -1,5 +1,6 @@
 """Raw log files as a list of pieces, each streamed on its own."""
 
+import zlib
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from functools import lru_cache
@@ -16,6 +17,7 @@ from diet_ray.storage import Folder
 
 BATCH_ROWS = 1_000_000
 CSV_BLOCK_BYTES = 64 << 20
+DAMAGED = (pa.ArrowException, OSError, EOFError, zlib.error)
 
 
 class Chunk(NamedTuple):
@@ -56,7 +58,7 @@ def chunks(path: str, schema: LogSchema, source: str) -> Iterator[Chunk]:
                 raise DataError(f"{path} has no column {', '.join(missing)}; it has {listed}")
             yield Chunk(path, first_row, _with_sides(table.select(own), sides))
             first_row += table.num_rows
-    except (pa.ArrowInvalid, OSError, EOFError) as broken:
+    except DAMAGED as broken:
         raise DataError(f"{path} cannot be read after row {first_row}: {broken}") from broken
 
 
@@ -84,20 +86,36 @@ def _csv(file: object, path: str, schema: LogSchema) -> pc.CSVStreamingReader:
     names = schema.files.columns
     return pc.open_csv(
         file,
-        pc.ReadOptions(block_size=CSV_BLOCK_BYTES, column_names=list(names) if names else None),
+        # With threads a line that cannot be parsed is reported without its number.
+        pc.ReadOptions(
+            use_threads=False, block_size=CSV_BLOCK_BYTES, column_names=list(names) if names else None
+        ),
         pc.ParseOptions(delimiter=separator),
         pc.ConvertOptions(column_types=text, strings_can_be_null=True),
     )
 
 
-@lru_cache(maxsize=4)
 def _side_table(source: str, pattern: str, on: str) -> pa.Table:
     """A side table as text columns, one row per key; held whole by each process that reads the log."""
-    parts = []
-    for path in source_files(source, (pattern,)):
+    paths = source_files(source, (pattern,))
+    folders = [Folder.at(path) for path in paths]
+    # The version keeps a table that was corrected from being answered out of the cache.
+    return _read_side_table(
+        tuple((path, f.fs.ukey(f.root)) for path, f in zip(paths, folders, strict=True)), on
+    )
+
+
+@lru_cache(maxsize=4)
+def _read_side_table(versions: tuple[tuple[str, str], ...], on: str) -> pa.Table:
+    # Keys and missing text as in the log: 007 is not 7, and an empty tag is no tag.
+    convert, parts = pc.ConvertOptions(column_types={on: pa.string()}, strings_can_be_null=True), []
+    for path, _ in versions:
         folder = Folder.at(path)
-        with folder.fs.open(folder.root, "rb", compression="infer") as file:
-            table = pc.read_csv(file)
+        try:
+            with folder.fs.open(folder.root, "rb", compression="infer") as file:
+                table = pc.read_csv(file, convert_options=convert)
+        except DAMAGED as broken:
+            raise DataError(f"{path} cannot be read: {broken}") from broken
         if on not in table.column_names:
             raise DataError(f"{path} has no column {on} to join by")
         parts.append(pa.table({name: table[name].cast(pa.string()) for name in table.column_names}))
@@ -108,7 +126,8 @@ def _side_table(source: str, pattern: str, on: str) -> pa.Table:
 
 def _with_sides(table: pa.Table, sides: dict[str, pa.Table]) -> pa.Table:
     for on, side in sides.items():
-        row_N = pa.compute.index_in(table[on].cast(pa.string()), value_set=side[on].combine_chunks())
+        known = side[on].combine_chunks()
+        row_N = pa.compute.index_in(table[on].cast(pa.string()), value_set=known, skip_nulls=True)
         for name in side.column_names:
             if name not in table.column_names:
                 table = table.append_column(name, side[name].take(row_N))
