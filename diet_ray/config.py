@@ -72,12 +72,17 @@ class MethodConfig(Strict):
 
 
 class TrainingConfig(Strict):
-    """One epoch over real rows: of the reference on each block, of a candidate on the subsequent block."""
+    """One epoch over real rows: of the reference on each block, of a candidate on the subsequent block.
+
+    Rows are learned in the order of time, as a deployed model sees them. In a shuffled block later rows of a
+    user or session betray the labels of earlier ones through their embeddings, and the dense model learns
+    to trust embeddings more than the next block will bear out.
+    """
 
     batch_size: Positive = 1024
     learning_rate: Rate = 1e-3
     clip_norm: Rate = 10.0
-    shuffle_rows: Positive = 1 << 20  # window of the shuffle; a smaller block is permuted as a whole
+    shuffle_rows: Positive = 1  # window of a shuffle; 1: none
 
 
 class CandidateConfig(Strict):
@@ -87,7 +92,7 @@ class CandidateConfig(Strict):
     patience: Positive = 2  # epochs without a better validation AUC before it stops
     batch_size: Positive = 256
     learning_rate: Rate = 1e-3
-    validation_rows: Positive = 32_768  # drawn from the validation block
+    validation_rows: Positive = 16_384  # drawn from the validation block
 
 
 class RunConfig(Strict):

@@ -56,14 +56,15 @@ class Folder(NamedTuple):
 
     def write_parquet(self, relative: str, table: pa.Table) -> "FileStamp":
         buffer = io.BytesIO()
-        pq.write_table(table, buffer)
+        pq.write_table(table, buffer, write_page_checksum=True)
         return self.write(relative, buffer.getvalue())
 
     def read_parquet(self, relative: str, columns: list[str] | None = None) -> pa.Table:
         """Return the whole table; DataError names a file that is missing or damaged."""
         try:
-            return pq.read_table(io.BytesIO(self.read(relative)), columns=columns)
-        except pa.ArrowInvalid as broken:
+            content = io.BytesIO(self.read(relative))
+            return pq.read_table(content, columns=columns, page_checksum_verification=True)
+        except (pa.ArrowException, OSError) as broken:
             raise DataError(f"{self / relative} is damaged: {broken}") from broken
 
     def read_json(self, relative: str) -> Any:

@@ -7,9 +7,12 @@ import pytest
 import ray
 import torch
 
+from actors.cluster import ResourceConfig
 from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
 from diet_ray.log.preparing import prepare
+from pipelines.distill import distill
 from tests.shop_log import shop_rows, shop_schema, write_source
+from tests.tiny_run import TINY
 
 # As the actors have it on two cores: sums in another number of threads differ in the last bit.
 torch.set_num_threads(1)
@@ -53,3 +56,11 @@ def ray_here() -> Iterator[None]:
     )
     yield
     context.disconnect()
+
+
+@pytest.fixture(scope="session")
+def run_dir(ray_here: None, drift_log: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A complete run; read it, evaluate it, never change it."""
+    run = str(tmp_path_factory.mktemp("runs") / "whole")
+    distill(drift_log, run, TINY, ResourceConfig())
+    return run

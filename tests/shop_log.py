@@ -1,5 +1,6 @@
 """A small shop's log as its owner would declare it, and how to read back what was prepared from it."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import yaml
 
-from diet_ray.log.dataset import PreparedLog
+from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.log.schema import LogSchema, parse_schema
 from diet_ray.log.shuffle import joined
 
@@ -34,7 +35,7 @@ def shop_schema(**changes: Any) -> LogSchema:
 
 
 def shop_rows(rows: int = 300) -> pd.DataFrame:
-    """A log in order of time whose ids drift, with a few brands missing and whole seconds."""
+    """A log in order of time, no two rows at once, whose ids drift; a few brands missing, whole seconds."""
     draw = np.random.default_rng(0)
     place_N = np.sort(draw.uniform(size=rows))
     seconds_N = (place_N * 272 * 86_400).astype(np.int64)
@@ -63,12 +64,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def by_block(rows: pd.DataFrame) -> Frames:
-    """The rows of each block of the shop, with its fields as text and its tasks; by pandas alone."""
+def by_block(rows: pd.DataFrame, edges: list[str] = EDGES) -> Frames:
+    """The rows of each block of the shop, with ts in ms, fields as text, and tasks; by pandas alone."""
     frame = pd.DataFrame({name: as_text(rows[name]) for name in ("user_id", "item_id", "brand")})
     frame["hour"] = as_text(rows["ts"].dt.hour)
     frame[["clicked", "bought"]] = rows[["clicked", "bought"]]
-    block_N = pd.cut(rows["ts"], pd.to_datetime(EDGES), right=False, labels=BLOCKS)
+    frame["ts"] = as_ms(rows["ts"])
+    block_N = pd.cut(rows["ts"], pd.to_datetime(edges, format="ISO8601"), right=False, labels=BLOCKS)
     return {name: frame[block_N == name] for name in BLOCKS}
 
 
@@ -76,6 +78,11 @@ def as_text(column: pd.Series) -> pd.Series:
     """Ids as text, whole numbers without a point; None where missing."""
     texts = [None if pd.isna(x) else f"{x:.0f}" if isinstance(x, float) else str(x) for x in column]
     return pd.Series(texts, column.index, object)
+
+
+def as_ms(times: pd.Series) -> pd.Series:
+    """Timestamps (of UTC where they have no zone) as ms since 1970 UTC."""
+    return times.dt.as_unit("ms").astype("int64")
 
 
 def known_by_then(frames: Frames, fields: tuple[str, ...]) -> Frames:
@@ -97,8 +104,14 @@ def increment(out: Path, block: str, field: str) -> dict[int, str]:
     return dict(zip(table["row"].to_pylist(), map(str, table["id"].to_pylist()), strict=True))
 
 
+def times(log: PreparedLog, block: Block) -> pd.Series:
+    """The ts of the block's rows, file by file."""
+    parts = [log.folder.read_parquet(part.stamp.path, ["ts"])["ts"].to_numpy() for part in block.parts]
+    return pd.Series(np.concatenate(parts))
+
+
 def decoded(log: PreparedLog, out: Path) -> Frames:
-    """Each block with its ids as text, by the increments up to that block; None for row 0."""
+    """Each block with its ts, ids as text by the increments up to that block (None for row 0), and labels."""
     ids: dict[str, dict[int, str | None]] = {field: {0: None} for field in log.fields}
     frames = {}
     for name, block in log.blocks.items():
@@ -111,14 +124,25 @@ def decoded(log: PreparedLog, out: Path) -> Frames:
             for f, field in enumerate(log.fields)
         }
         columns |= {task: pd.Series(rows.label_NT[:, t]) for t, task in enumerate(log.tasks)}
-        frames[name] = pd.DataFrame(columns)
+        frames[name] = pd.DataFrame({"ts": times(log, block), **columns})
     return frames
 
 
 def assert_holds(log: PreparedLog, out: Path, frames: Frames) -> None:
-    """The prepared log is these rows in this order, each id known from the block that first showed it."""
+    """The prepared log is these rows by time, each id known from the block that first showed it.
+
+    Rows of the same time may come in any order.
+    """
     found, wanted = decoded(log, out), known_by_then(frames, log.fields)
     assert {name: block.rows for name, block in log.blocks.items()} == {n: len(f) for n, f in frames.items()}
     for name, frame in wanted.items():
-        for column in (*log.fields, *log.tasks):
-            assert found[name][column].tolist() == frame[column].tolist(), f"{column} of block {name}"
+        assert found[name]["ts"].is_monotonic_increasing, f"block {name} is not in order of time"
+        columns = ["ts", *log.fields, *log.tasks]
+        assert len(found[name]) == len(frame)
+        missing = row_counts(frame[columns]) - row_counts(found[name][columns])
+        assert not missing, f"block {name} lacks {missing.total()} rows, such as {next(iter(missing))}"
+
+
+def row_counts(frame: pd.DataFrame) -> Counter[tuple[Any, ...]]:
+    """How often each row occurs."""
+    return Counter(frame.itertuples(index=False, name=None))

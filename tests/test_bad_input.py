@@ -77,6 +77,16 @@ def test_a_field_that_is_a_number_in_one_file_and_text_in_another_is_named(tmp_p
         prepare(SHOP, source, str(tmp_path / "out"))
 
 
+def test_a_field_of_two_types_in_a_block_that_adds_no_ids_is_named(tmp_path: Path) -> None:
+    rows = shop_rows()
+    second = (rows["ts"] >= "2017-09-01") & (rows.index % 2 == 0)
+    write_source(tmp_path / "source", rows[~second], "a.parquet")
+    source = write_source(tmp_path / "source", rows[second].astype({"item_id": str}), "b.parquet")
+    with pytest.raises(DataError, match="field item_id has another type in some files: int64 and string"):
+        prepare(SHOP, source, str(tmp_path / "out"))
+    assert not (tmp_path / "out/prepared.json").exists()
+
+
 @pytest.mark.parametrize("name", ["log.csv", "log.parquet"])
 def test_quarantine_keeps_the_good_rows_and_sets_the_bad_ones_aside(tmp_path: Path, name: str) -> None:
     rows, out = shop_rows(), tmp_path / "out"

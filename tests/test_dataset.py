@@ -25,19 +25,23 @@ def test_what_the_manifest_says_of_a_block_is_what_the_block_holds(shop_log: Pat
         assert (block.min_ts, block.max_ts) == (ms[frame.index].min(), ms[frame.index].max())
         group = frame["clicked"] + 2 * frame["bought"]
         assert block.label_groups == group.value_counts().to_dict()
+        edges = np.cumsum([0, *(part.rows for part in block.parts)]).tolist()
+        assert [*(part.first for part in block.parts), len(frame)] == edges
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, None), (0, 0), (3, 4), (10, 37), (40, 10_000)])
 def test_a_slice_and_chosen_rows_of_a_block_are_those_of_the_whole(
     tmp_path: Path, start: int, stop: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The block has three files, read in pieces of seven rows."""
+    """The block has three parts of more than seven rows, read in pieces of seven."""
+    monkeypatch.setattr("diet_ray.log.preparing.SLICES", 3)
     for n in range(3):
         source = write_source(tmp_path / "source", shop_rows()[n::3], f"{n}.parquet")
     log = prepare(SHOP, source, str(tmp_path / "out"))
     block = log.blocks["0001"]
     whole = joined(list(log.chunks(block)))
     assert whole.rows == block.rows and len(block.parts) == 3
+    assert all(part.rows > 7 for part in block.parts)
     monkeypatch.setattr("diet_ray.log.dataset.READ_ROWS", 7)
     numbers = np.arange(block.rows)[start:stop]
     pieces = list(log.chunks(block, start, stop))
@@ -83,7 +87,8 @@ def test_a_block_that_changed_is_named_when_it_is_read(
     shutil.copytree(shop_log / "out", tmp_path / "out")
     damage(tmp_path / "out/blocks/0002/part-00000.parquet")
     log = PreparedLog.open(str(tmp_path / "out"))
-    assert len(list(log.chunks(log.blocks["0001"]))) == 1
+    for name in ("0001", "subsequent", "validation", "test"):
+        assert joined(list(log.chunks(log.blocks[name]))).rows == log.blocks[name].rows
     with pytest.raises(DataError, match=rf"blocks/0002/part-00000\.parquet {says}"):
         list(log.chunks(log.blocks["0002"]))
 

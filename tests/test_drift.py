@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from diet_ray.errors import DataError
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.log.drift import DAY_MS, START, TABS, TASKS, DriftConfig, World, drift_schema, write_drift_log
-from tests.shop_log import contents
+from tests.shop_log import contents, times
 
 START_MS = pd.Timestamp(START).value // 10**6
 KINDS = ("none", "gradual", "abrupt", "recurring", "churn")
@@ -198,5 +198,6 @@ def test_a_prepared_drift_log_holds_every_row_and_nested_labels_only(drift_log: 
     log = PreparedLog.open(drift_log)
     assert sum(block.rows for block in log.blocks.values()) == 6_000
     assert set(log.left_out.values()) == {0}
+    assert pd.concat([times(log, block) for block in log.blocks.values()]).is_monotonic_increasing
     assert all(set(block.label_groups) <= {0b000, 0b001, 0b011, 0b111} for block in log.blocks.values())
     assert not any(name.startswith("true_") for name in log.fields)

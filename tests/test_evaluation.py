@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diet_ray.checkpoint import to_bytes
-from diet_ray.config import CandidateConfig
+from diet_ray.config import TrainingConfig
 from diet_ray.errors import ConfigError
 from diet_ray.evaluation import METHODS, REDUCED, CellResult, Method, run_cell
 from diet_ray.examples import Examples
@@ -12,9 +12,7 @@ from diet_ray.learning import learn_block, new_learner
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.registry import ModelConfig
 from diet_ray.stage import new_model
-from tests.test_stage import TINY
-
-FIT = CandidateConfig(epochs=2, batch_size=32, validation_rows=300)
+from tests.tiny_run import FIT, TINY
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +24,13 @@ def checkpoint(drift_log: str) -> bytes:
     return to_bytes(reference)
 
 
-def cell(log: PreparedLog, method: Method, checkpoint: bytes | None, seed: int = 0) -> CellResult:
+def cell(
+    log: PreparedLog,
+    method: Method,
+    checkpoint: bytes | None,
+    seed: int = 0,
+    training: TrainingConfig = TINY.training,
+) -> CellResult:
     draw = torch.Generator().manual_seed(5)
     shape = (100, len(log.fields), TINY.width)
     reduced = Examples(torch.randn(shape, generator=draw) / 10, torch.rand(100, 3, generator=draw))
@@ -36,7 +40,7 @@ def cell(log: PreparedLog, method: Method, checkpoint: bytes | None, seed: int =
         seed,
         log=log,
         width=TINY.width,
-        training=TINY.training,
+        training=training,
         config=FIT,
         checkpoint=checkpoint,
         reduced=reduced if method in REDUCED else None,
@@ -62,7 +66,12 @@ def test_every_method_trains_what_the_protocol_says(
 
 def test_history_helps(drift_log: str, checkpoint: bytes) -> None:
     log = PreparedLog.open(drift_log)
-    cold, full = (sum(cell(log, m, checkpoint, s).after.auc for s in range(3)) for m in ("cold", "full"))
+    # Steps large enough that a few thousand rows teach something.
+    training = TrainingConfig(batch_size=64, learning_rate=0.01)
+    cold, full = (
+        sum(cell(log, method, checkpoint, seed, training).after.auc for seed in range(3))
+        for method in ("cold", "full")
+    )
     assert full > cold
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.kill_harness import finish, kill_when, start
-from tests.test_stage import TINY
+from tests.tiny_run import TINY
 
 STAGES = (1, 2, 3)
 

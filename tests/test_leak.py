@@ -16,6 +16,7 @@ from tests.shop_log import (
     increment,
     shop_rows,
     shop_schema,
+    times,
     write_source,
 )
 
@@ -35,10 +36,15 @@ def test_what_comes_later_leaves_every_earlier_block_as_it_was(shop_log: Path, t
     changed = rows.assign(**{name: rows[name].where(~late, value) for name, value in other.items()})
     prepare(SHOP, write_source(tmp_path / "source", changed), str(tmp_path / "out"))
     before, after = contents(shop_log / "out"), contents(tmp_path / "out")
-    early = [name for name in before if name.split("/")[1:2] in (["0001"], ["0002"])]
-    assert len(early) == 2 + 2 * len(SHOP.fields)
-    assert all(before[name] == after[name] for name in early)
-    assert before["blocks/subsequent/part-00000.parquet"] != after["blocks/subsequent/part-00000.parquet"]
+    files = {block: [name for name in before if name.split("/")[1:2] == [block]] for block in BLOCKS}
+    parts = {name: len(block.parts) for name, block in PreparedLog.open(str(tmp_path / "out")).blocks.items()}
+    assert before.keys() == after.keys()
+    for block in BLOCKS[:2]:
+        assert len(files[block]) == parts[block] + len(SHOP.fields)
+        assert all(before[name] == after[name] for name in files[block])
+    late_parts = [name for block in BLOCKS[2:] for name in files[block] if name.startswith("blocks/")]
+    assert len(late_parts) == sum(parts[block] for block in BLOCKS[2:])
+    assert all(before[name] != after[name] for name in late_parts)
 
 
 def test_an_id_has_row_0_before_the_block_that_first_shows_it_and_one_row_ever_after(shop_log: Path) -> None:
@@ -48,6 +54,7 @@ def test_an_id_has_row_0_before_the_block_that_first_shows_it_and_one_row_ever_a
         seen: set[str] = set()
         for name in BLOCKS:
             ids = frames[name][field]
+            assert times(log, log.blocks[name]).tolist() == frames[name]["ts"].tolist()
             if name in BLOCKS[:3]:
                 seen |= set(ids.dropna())
             found = joined(list(log.chunks(log.blocks[name]))).id_NF[:, f].tolist()
@@ -84,7 +91,9 @@ def test_an_id_rarer_than_min_count_in_its_block_has_row_0(shop_log: Path, tmp_p
         counts = frame["user_id"].value_counts()
         known |= set(counts[counts >= 5].index)
         wanted = frame["user_id"].where(frame["user_id"].isin(known), None).tolist()
-        assert decoded(log, tmp_path)[name]["user_id"].tolist() == wanted
+        found = decoded(log, tmp_path)[name]
+        assert found["ts"].tolist() == frame["ts"].tolist()
+        assert found["user_id"].tolist() == wanted
     assert set(by_block(shop_rows())["0001"]["user_id"]) - known, "no user of the first block is rare"
     assert set(known_ids(tmp_path, "user_id")) == known
 
@@ -95,8 +104,24 @@ def test_hashed_rows_do_not_depend_on_what_was_seen(shop_log: Path, tmp_path: Pa
     row_of: dict[str | None, set[int]] = {}
     for name, frame in by_block(shop_rows()).items():
         assert log.blocks[name].table_rows == (10_001,) * 4
+        assert times(log, log.blocks[name]).tolist() == frame["ts"].tolist()
         rows = joined(list(log.chunks(log.blocks[name]))).id_NF[:, 0].tolist()
         for user, row in zip(frame["user_id"], rows, strict=True):
             row_of.setdefault(user, set()).add(row)
     assert all(len(rows) == 1 and 0 not in rows for rows in row_of.values())
     assert not (tmp_path / "vocabulary").exists()
+
+
+def test_hashed_rows_are_the_same_whether_files_hold_ids_as_numbers_or_as_text(
+    shop_log: Path, tmp_path: Path
+) -> None:
+    schema, rows = shop_schema(encoder={"kind": "hashed", "buckets": 10_000}), shop_rows()
+    write_source(tmp_path / "source", rows[::2], "a.parquet")
+    mixed = write_source(tmp_path / "source", rows[1::2].astype({"item_id": str}), "b.parquet")
+    logs = [
+        prepare(schema, str(shop_log / "source"), str(tmp_path / "numbers")),
+        prepare(schema, mixed, str(tmp_path / "mixed")),
+    ]
+    for name in BLOCKS:
+        one, other = (joined(list(log.chunks(log.blocks[name]))) for log in logs)
+        assert np.array_equal(one.id_NF, other.id_NF) and np.array_equal(one.label_NT, other.label_NT)

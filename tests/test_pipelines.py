@@ -22,19 +22,11 @@ from diet_ray.run import Run, verify
 from diet_ray.stage import memory_schema
 from pipelines.distill import distill
 from pipelines.evaluate import evaluate, log_of, table
-from tests.test_evaluation import FIT
-from tests.test_stage import TINY, memories
+from tests.test_stage import memories
+from tests.tiny_run import FIT, TINY
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 TWO_SCORERS = ResourceConfig(scorers=2)
-
-
-@pytest.fixture(scope="module")
-def run_dir(ray_here: None, drift_log: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A complete run; read it, evaluate it, never change it."""
-    run = str(tmp_path_factory.mktemp("runs") / "whole")
-    distill(drift_log, run, TINY, ResourceConfig())
-    return run
 
 
 def newest(run: str) -> Path:

@@ -11,6 +11,7 @@ from diet_ray.config import BoundaryConfig, TrainingConfig
 from diet_ray.errors import ConfigError
 from diet_ray.learning import learn_block, new_learner
 from diet_ray.log.dataset import Block, Part, PreparedLog
+from diet_ray.log.shuffle import joined
 from diet_ray.models.registry import ModelConfig, build_model
 from diet_ray.recommender import Recommender
 from diet_ray.selection import (
@@ -103,7 +104,7 @@ def test_kmeans_rows_lie_closer_to_their_neighbours_than_random_rows(scorer: Loc
 
 
 def cut(block: Block, places: list[int]) -> Block:
-    """The same block in more parts; only the cuts move, the file stays one."""
+    """The same rows in other parts; only the cuts move, the files stay as they are."""
     edges = [0, *places, block.rows]
     stamp = block.parts[0].stamp
     return block._replace(parts=tuple(Part(stamp, b - a, a) for a, b in pairwise(edges)))
@@ -118,18 +119,20 @@ def test_the_choice_does_not_depend_on_how_the_block_is_cut(
     scorer: LocalScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, log = scorer.parts, scorer.parts.log
-    pieces = cut(scorer.block, [100, 101, 900])
-    # The reader goes by files; a part of a file stands for a file here.
-    everything = next(log.chunks(scorer.block))
+    # The reader goes by files; a part of a block stands for a file here.
+    everything = joined(list(log.chunks(scorer.block)))
+    assert everything.rows == scorer.block.rows
     monkeypatch.setattr(
         PreparedLog, "chunks", lambda self, block, start, stop: iter([everything.take(slice(start, stop))])
     )
-    in_parts = LocalScorer(PartScorer(whole.learner, log, pieces))
-    for choose in (
-        lambda s: boundary_rows(s, 60, BoundaryConfig()),
-        lambda s: el2n_rows(s, 60, 0.9),
-    ):
-        assert np.array_equal(choose(scorer), choose(in_parts))
+    for places in ([], [100, 101, 900]):
+        in_parts = LocalScorer(PartScorer(whole.learner, log, cut(scorer.block, places)))
+        assert len(in_parts.block.parts) == 1 + len(places)
+        for choose in (
+            lambda s: boundary_rows(s, 60, BoundaryConfig()),
+            lambda s: el2n_rows(s, 60, 0.9),
+        ):
+            assert np.array_equal(choose(scorer), choose(in_parts))
 
 
 def test_more_rows_than_the_block_has_gives_the_whole_block(scorer: LocalScorer) -> None:

@@ -51,3 +51,7 @@ def test_rows_stay_in_their_window_and_move_within_it() -> None:
 def test_another_seed_is_another_order() -> None:
     one, two = (joined(batches([], 16, ROWS, seed=s)).id_NF[:, 0].tolist() for s in (1, 2))
     assert one != two
+
+
+def test_a_window_of_one_row_keeps_the_order_of_the_stream() -> None:
+    assert joined(batches([7, 90], 16, 1, seed=1)).id_NF[:, 0].tolist() == list(range(ROWS))

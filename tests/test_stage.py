@@ -4,27 +4,15 @@ import pytest
 import torch
 
 from diet_ray.checkpoint import restore_weights, to_bytes
-from diet_ray.config import BoundaryConfig, InnerConfig, MethodConfig, OuterConfig, RunConfig
+from diet_ray.config import BoundaryConfig, RunConfig
 from diet_ray.learning import learn_block, new_learner
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.memory import Memory
-from diet_ray.models.registry import ModelConfig
 from diet_ray.recommender import Recommender
 from diet_ray.seeding import derived_seed, numpy_generator
 from diet_ray.selection import LocalScorer, PartScorer, boundary_rows, random_rows
 from diet_ray.stage import budget, composition, new_model, next_memory
-
-TINY = RunConfig(
-    ratio=0.05,
-    width=8,
-    pool_rows=512,
-    reference=ModelConfig(name="finalnet"),
-    training={"batch_size": 128},
-    method=MethodConfig(
-        inner=InnerConfig(batch_size=16, horizon=4, window=2),
-        outer=OuterConfig(iterations=3, real_rows=256),
-    ),
-)
+from tests.tiny_run import TINY
 
 
 def checkpoints(log: PreparedLog, config: RunConfig) -> list[Recommender]:

@@ -1,11 +1,10 @@
 """Raw log to encoded blocks in two passes, each over pieces that may run anywhere.
 
-Pass 1 cuts every source file into the blocks (staging) and counts ids; pass 2 encodes a staged file with the
-vocabulary as it stood at its block. Between them the vocabulary grows block by block, so no id is known
-before its time. What is written last is the manifest.
+Pass 1 cuts every source file into slices of time (staging); pass 2 puts the rows of a slice in order of time
+and encodes them with the vocabulary as it stood at their block. Between them the vocabulary grows block by
+block, so no id is known before its time. What is written last is the manifest.
 """
 
-import io
 import uuid
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -14,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from diet_ray.errors import DataError
 from diet_ray.log.dataset import FORMAT, MANIFEST, Block, Part, PreparedLog, check_time_order
@@ -22,9 +20,13 @@ from diet_ray.log.normalise import normalise
 from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
 from diet_ray.log.source import chunks, source_files
 from diet_ray.log.vocabulary import Encoder, HashedEncoder, Vocabulary
+from diet_ray.seeding import numpy_generator
 from diet_ray.storage import FileStamp, Folder
 
 GROWS_WITHOUT = ("validation", "test")  # blocks whose ids nobody learns
+SLICES = (
+    16  # of a block, equal in time; each is held whole while it is sorted, the bound at very large blocks
+)
 
 
 class SourcePiece(NamedTuple):
@@ -38,9 +40,10 @@ class SourcePiece(NamedTuple):
 
 
 class Staged(NamedTuple):
-    """Rows of one block from one chunk of a source file."""
+    """Rows of one slice of a block from one chunk of a source file."""
 
     block: str
+    slice: int
     path: str
     rows: int
 
@@ -52,9 +55,10 @@ class StagedPiece(NamedTuple):
 
 
 class EncodePiece(NamedTuple):
-    """Pass 2's unit of work."""
+    """Pass 2's unit of work: a slice, in the order of the sources."""
 
-    staged: Staged
+    block: str
+    paths: tuple[str, ...]
     part: int
     out: str
     schema: dict[str, Any]
@@ -100,9 +104,9 @@ def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_proces
     table_rows = _grow(schema, folder, parts)
     attempt = uuid.uuid4().hex
     numbered = [
-        EncodePiece(part, number, out, plain, attempt)
+        EncodePiece(name, paths, number, out, plain, attempt)
         for name in schema.intervals()
-        for number, part in enumerate(p for p in parts if p.block == name)
+        for number, paths in enumerate(_slices([part for part in parts if part.block == name]))
     ]
     encoded: list[EncodedPart] = mapper(encode_piece, numbered, "encoding")
     blocks = [_block(name, encoded, table_rows[name]) for name in schema.intervals()]
@@ -126,32 +130,53 @@ def stage_piece(piece: SourcePiece) -> StagedPiece:
             folder.write_parquet(f"quarantine/{name}", rejected)
         outside += rows.num_rows
         for block, (start, end) in schema.intervals().items():
-            inside = rows.filter(pc.and_(pc.greater_equal(rows["ts"], start), pc.less(rows["ts"], end)))
-            if inside.num_rows:
+            ts_N = rows["ts"].to_numpy()
+            slice_N = np.where((ts_N >= start) & (ts_N < end), (ts_N - start) * SLICES // (end - start), -1)
+            for number in np.unique(slice_N[slice_N >= 0]).tolist():
+                inside = rows.filter(pa.array(slice_N == number))
                 outside -= inside.num_rows
-                path = f"staging/{block}/{name}"
+                path = f"staging/{block}/{number:02d}/{name}"
                 folder.write_parquet(path, inside)
-                parts.append(Staged(block, path, inside.num_rows))
+                parts.append(Staged(block, number, path, inside.num_rows))
     return StagedPiece(parts, outside, quarantined)
 
 
 def encode_piece(piece: EncodePiece) -> EncodedPart:
-    """Encode one staged file into out/blocks."""
+    """Encode one slice into a file below out/blocks, rows in order of time."""
     schema, folder = parse_schema(piece.schema, "prepared"), Folder.at(piece.out)
-    rows = folder.read_parquet(piece.staged.path)
+    rows = _one_table([folder.read_parquet(path) for path in piece.paths], schema)
+    # Rows of the same time come in random order: logs are often written user by user.
+    tie_N = numpy_generator(0, "ties", piece.block, piece.part).permutation(rows.num_rows)
+    rows = rows.take(pa.array(np.lexsort((tie_N, rows["ts"].to_numpy()))))
     columns: dict[str, Any] = {"ts": rows["ts"]}
     for field in schema.field_names:
-        encoder = _encoder(piece.out, schema, field, piece.staged.block, piece.attempt)
+        encoder = _encoder(piece.out, schema, field, piece.block, piece.attempt)
         columns[field] = encoder.encode(rows[field])
     columns |= {task: rows[task] for task in schema.task_names}
     group_N = sum(rows[task].to_numpy().astype(np.int64) << t for t, task in enumerate(schema.task_names))
     found, count = np.unique(group_N, return_counts=True)
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer, write_page_checksum=True)
-    stamp = folder.write(f"blocks/{piece.staged.block}/part-{piece.part:05d}.parquet", buffer.getvalue())
+    stamp = folder.write_parquet(f"blocks/{piece.block}/part-{piece.part:05d}.parquet", pa.table(columns))
     span = pc.min_max(rows["ts"]).as_py()
     groups = dict(zip(found.tolist(), count.tolist(), strict=True))
-    return EncodedPart(piece.staged.block, stamp, rows.num_rows, span["min"], span["max"], groups)
+    return EncodedPart(piece.block, stamp, rows.num_rows, span["min"], span["max"], groups)
+
+
+def _one_table(tables: list[pa.Table], schema: LogSchema) -> pa.Table:
+    """The rows of all tables; DataError where ids that are not hashed are text here and numbers there."""
+    for field in schema.field_names:
+        types = sorted({str(table[field].type) for table in tables})
+        if len(types) > 1 and not isinstance(schema.encoder, HashedConfig):
+            raise DataError(f"field {field} has another type in some files: {' and '.join(types)}")
+        if len(types) > 1:
+            place = tables[0].column_names.index(field)
+            tables = [table.set_column(place, field, table[field].cast(pa.string())) for table in tables]
+    return pa.concat_tables(tables)
+
+
+def _slices(parts: list[Staged]) -> list[tuple[str, ...]]:
+    """Staged files of a block, slice by slice in order of time, empty slices left out."""
+    numbers = sorted({part.slice for part in parts})
+    return [tuple(part.path for part in parts if part.slice == number) for number in numbers]
 
 
 def _grow(schema: LogSchema, folder: Folder, parts: list[Staged]) -> dict[str, tuple[int, ...]]:

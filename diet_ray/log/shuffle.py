@@ -48,9 +48,11 @@ def shuffled_batches(
 ) -> Iterator[EncodedRows]:
     """Yield batches of `batch_size` (the last one shorter), shuffled within windows of `buffer_rows`.
 
-    A block that fits into one window is permuted as a whole. The result depends on the order of the rows
+    A window of one row keeps the order of the stream; a block that fits into one window is permuted as a
+    whole. The result depends on the order of the rows
     and on the other arguments, not on how the rows were cut into chunks. Holds two windows in memory.
     """
-    windows = rechunked(chunks, buffer_rows)
-    shuffled = (window.take(draw.permutation(window.rows)) for window in windows)
-    return rechunked(shuffled, batch_size)
+    if buffer_rows > 1:
+        windows = rechunked(chunks, buffer_rows)
+        chunks = (window.take(draw.permutation(window.rows)) for window in windows)
+    return rechunked(chunks, batch_size)

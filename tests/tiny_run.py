@@ -1,0 +1,18 @@
+"""A run and an evaluation that take seconds."""
+
+from diet_ray.config import CandidateConfig, InnerConfig, MethodConfig, OuterConfig, RunConfig
+from diet_ray.models.registry import ModelConfig
+
+TINY = RunConfig(
+    ratio=0.05,
+    width=8,
+    pool_rows=512,
+    reference=ModelConfig(name="finalnet"),
+    training={"batch_size": 128},
+    method=MethodConfig(
+        inner=InnerConfig(batch_size=16, horizon=4, window=2),
+        outer=OuterConfig(iterations=3, real_rows=256),
+    ),
+)
+
+FIT = CandidateConfig(epochs=2, batch_size=32, validation_rows=300)
