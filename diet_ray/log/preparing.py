@@ -24,9 +24,9 @@ from diet_ray.seeding import numpy_generator
 from diet_ray.storage import FileStamp, Folder
 
 GROWS_WITHOUT = ("validation", "test")  # blocks whose ids nobody learns
-SLICES = (
-    16  # of a block, equal in time; each is held whole while it is sorted, the bound at very large blocks
-)
+# A block is cut into this many slices, equal in time, and each is held whole while it is sorted: where blocks
+# have billions of rows, this is the number to raise.
+SLICES = 16
 
 
 class SourcePiece(NamedTuple):
