@@ -50,25 +50,19 @@ class Inspect:
             soft_wrap=True,
         )
         if run.records:
-            for shown in (stage_table(run.records), survival_table(run.records), group_table(run)):
+            records = run.records
+            for shown in (
+                stage_table(records),
+                time_table(records),
+                survival_table(records),
+                group_table(run),
+            ):
                 out.print(shown)
 
 
 def stage_table(records: list[StageRecord]) -> Table:
-    """One row per stage: rows in, rows of memory, losses, sizes and seconds."""
-    shown = Table(
-        "stage",
-        "block rows",
-        "memory rows",
-        "memory",
-        "checkpoint",
-        "training loss",
-        "outer loss",
-        "train",
-        "score",
-        "distil",
-        title="Stages",
-    )
+    """One row per stage: rows in, rows of memory, sizes and losses."""
+    shown = Table("stage", "block rows", "memory rows", "memory", "checkpoint", "outer loss", title="Stages")
     for record in records:
         metrics, size = record.metrics, {s.path.split("/")[0]: s.size for s in record.files}
         outer = metrics["memory"]["outer_loss"]
@@ -78,10 +72,17 @@ def stage_table(records: list[StageRecord]) -> Table:
             f"{metrics['memory']['rows']:,}",
             _megabytes(size["memory"]),
             _megabytes(size["reference"]),
-            f"{metrics['training_loss']:.4f}",
             f"{outer[0]:.4f} -> {outer[-1]:.4f}" if outer else "not optimised",
-            *(f"{metrics['seconds'][part]:.0f} s" for part in ("train", "score", "distil")),
         )
+    return shown
+
+
+def time_table(records: list[StageRecord]) -> Table:
+    """Seconds of each part of a stage; training runs beside the other two of the stage before."""
+    shown = Table("stage", "train", "score", "distil", "training loss", title="Where the time went")
+    for record in records:
+        seconds = [f"{record.metrics['seconds'][part]:.0f} s" for part in ("train", "score", "distil")]
+        shown.add_row(str(record.stage), *seconds, f"{record.metrics['training_loss']:.4f}")
     return shown
 
 
