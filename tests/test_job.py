@@ -5,6 +5,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -38,15 +39,16 @@ def answers(url: str) -> bool:
 
 
 @pytest.fixture
-def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A head is open to whoever reaches its port, unless it asks for a token."""
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This Python first on the path; and a token, for a head is open to whoever reaches its port."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     (tmp_path / "token").write_text(secrets.token_hex(32))
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
 
 
 @pytest.fixture
-def dashboard(token: None, tmp_path: Path) -> Iterator[str]:
+def dashboard(surroundings: None, tmp_path: Path) -> Iterator[str]:
     """Address of the dashboard of a head of two CPUs, which ends with the test."""
     port, gcs = free_port(), free_port()
     command = ["ray", "start", "--head", "--block", "--num-cpus=2", f"--port={gcs}"]
