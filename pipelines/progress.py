@@ -46,9 +46,6 @@ class Bar:
     def advance(self, amount: int) -> None:
         self.progress.advance(self.task, amount)
 
-    def at(self, done: int) -> None:
-        self.progress.update(self.task, completed=done)
-
 
 @contextmanager
 def bars() -> Iterator[Bars]:

@@ -62,8 +62,7 @@ class DriftConfig(Strict):
 
 def drift_schema(config: DriftConfig) -> LogSchema:
     """Three equal historical blocks, then the subsequent one, and one day each to validate and to test."""
-    history = round(0.75 * (config.days - 2))
-    history, subsequent = min(history, config.days - 3), config.days - 2
+    history, subsequent = round(0.75 * (config.days - 2)), config.days - 2
     day = [str(pd.Timestamp(START) + pd.Timedelta(days=d)) for d in range(config.days + 1)]
     blocks = {
         "history": {"start": day[0], "end": day[history], "parts": 3},
@@ -117,6 +116,7 @@ class World:
         self.popularity_V = draw.pareto(1.2, config.items) + 0.1
         self.joined_U = draw.uniform(-3, 1, config.users)  # a quarter of the users come during the log
         self.born_V = draw.uniform(-1, 1, config.items)
+        self.joined_U[0], self.born_V[0] = -3, -1  # someone and something is always there
 
     def rows(self, start: int, stop: int) -> pa.Table:
         """Rows [start, stop) of the log, in order of time."""
