@@ -2,6 +2,8 @@
 
 import logging
 import os
+import socket
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import ray
@@ -40,8 +42,29 @@ def connect() -> dict[str, float]:
     if not ray.is_initialized():
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         # A dashboard of one's own costs seconds and memory; a cluster has its own.
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS") or started_cluster() or "local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
     return ray.cluster_resources()
+
+
+def started_cluster() -> str | None:
+    """Address of the cluster of `ray start` on this machine; None where there is none that answers.
+
+    Ray leaves the address behind when a head dies, and would wait minutes for it.
+    """
+    left = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    if not left.is_file():
+        return None
+    host, _, port = left.read_text().strip().rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=3):
+            return f"{host}:{port}"
+    except (OSError, ValueError):
+        return None
 
 
 def plan(resources: dict[str, float], wanted: ResourceConfig) -> Plan:

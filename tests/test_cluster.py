@@ -1,8 +1,11 @@
 """What the actors take of a cluster, and the refusal of what would hang."""
 
+import socket
+from pathlib import Path
+
 import pytest
 
-from actors.cluster import ResourceConfig, plan
+from actors.cluster import ResourceConfig, plan, started_cluster
 from diet_ray.errors import ResourceError
 
 
@@ -38,3 +41,18 @@ def test_claiming_more_gpus_than_there_are_is_refused_with_advice() -> None:
         plan({"CPU": 16, "GPU": 1}, ResourceConfig(num_gpus=1, scorers=1))
     with pytest.raises(ResourceError, match="more than the 0 GPUs"):
         plan({"CPU": 16}, ResourceConfig(num_gpus=0.5))
+
+
+def test_a_started_cluster_is_found_and_a_dead_one_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert started_cluster() is None
+    (tmp_path / "ray").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        (tmp_path / "ray/ray_current_cluster").write_text(address)
+        assert started_cluster() == address
+    assert started_cluster() is None
+    (tmp_path / "ray/ray_current_cluster").write_text("")
+    assert started_cluster() is None

@@ -2,10 +2,12 @@
 
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -51,7 +53,9 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def dashboard(surroundings: None, tmp_path: Path) -> Iterator[str]:
     """Address of the dashboard of a head of two CPUs, which ends with the test."""
     port, gcs = free_port(), free_port()
-    command = ["ray", "start", "--head", "--block", "--num-cpus=2", f"--port={gcs}"]
+    # A folder of its own (sockets need a short path): a head that is killed leaves its address behind.
+    own = tempfile.mkdtemp(prefix="ray")
+    command = ["ray", "start", "--head", "--block", "--num-cpus=2", f"--port={gcs}", f"--temp-dir={own}"]
     with (tmp_path / "head").open("wb") as out:
         head = subprocess.Popen(
             [*command, f"--dashboard-port={port}"], stdout=out, stderr=out, start_new_session=True
@@ -66,6 +70,7 @@ def dashboard(surroundings: None, tmp_path: Path) -> Iterator[str]:
     finally:
         os.killpg(head.pid, signal.SIGTERM)
         head.wait(60)
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def submit(dashboard: str, *words: str) -> subprocess.CompletedProcess[str]:
