@@ -3,13 +3,15 @@
 import logging
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import ray
 from pydantic import Field
 
-from diet_ray.errors import ResourceError
+from diet_ray.errors import DietError, ResourceError
 from diet_ray.strict import Strict
 
 FIXED_ACTORS = 2  # reference model and distiller
@@ -49,6 +51,17 @@ def connect() -> dict[str, float]:
             logging_level=logging.WARNING,
         )
     return ray.cluster_resources()
+
+
+@contextmanager
+def own_errors() -> Iterator[None]:
+    """Let the input's own errors out of Ray as they were raised."""
+    try:
+        yield
+    except ray.exceptions.RayTaskError as failed:
+        if isinstance(failed.cause, DietError):
+            raise failed.cause from None
+        raise
 
 
 def started_cluster() -> str | None:

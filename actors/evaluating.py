@@ -8,7 +8,7 @@ import torch
 
 from actors.run_worker import RunWorker, checkpoint_path, memory_path
 from diet_ray.config import CandidateConfig
-from diet_ray.evaluation import REDUCED, CellResult, Method, run_cell
+from diet_ray.evaluation import REDUCED, WITHOUT_TABLES, CellResult, Method, run_cell
 from diet_ray.examples import Examples
 from diet_ray.memory import Memory, from_arrow, to_arrow
 from diet_ray.models.registry import ModelConfig
@@ -29,9 +29,12 @@ class CellWorker(RunWorker):
             width=self.config.width,
             training=self.config.training,
             config=CandidateConfig.model_validate(config),
-            checkpoint=self.folder.read(checkpoint_path(len(self.log.history))),
+            checkpoint=None if method in WITHOUT_TABLES else self._newest_checkpoint(),
             reduced=self.reduced(method, seed) if method in REDUCED else None,
         )
+
+    def _newest_checkpoint(self) -> bytes:
+        return self.folder.read(checkpoint_path(len(self.log.history)))
 
     def reduced(self, method: Method, seed: int) -> Examples:
         """The memory, or the same number of rows of each block by a baseline with the same soft labels."""

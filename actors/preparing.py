@@ -22,9 +22,8 @@ class RayMapper:
         context.raise_original_map_exception = True
         context.execution_no_progress_timeout_s = NO_PROGRESS_S
         context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(
-            logging.ERROR
-        )  # its plans and timings; we show our own progress
+        # Its plans and timings: we show our own progress.
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     def __call__(self, function: Callable[[Any], Any], items: Sequence[Any], label: str) -> list[Any]:
         rows = [{"number": number} for number in range(len(items))]

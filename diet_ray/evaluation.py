@@ -101,10 +101,8 @@ def run_cell(
     test, subsequent = log.blocks["test"], log.blocks["subsequent"]
     before = None if method == "cold" else evaluate_block(learner, log, test)
     learn_block(learner, log, subsequent, training, seed)
-    after, validation = (
-        evaluate_block(learner, log, test),
-        evaluate_block(learner, log, log.blocks["validation"]),
-    )
+    after = evaluate_block(learner, log, test)
+    validation = evaluate_block(learner, log, log.blocks["validation"])
     rows_trained += subsequent.rows
     seconds = time.perf_counter() - started
     return CellResult(method, candidate.name, seed, after, before, validation, epochs, rows_trained, seconds)

@@ -15,13 +15,12 @@ from typing import Annotated, Any, NamedTuple
 import ray
 import tyro
 
-from actors.cluster import Plan, ResourceConfig, connect, plan
+from actors.cluster import Plan, ResourceConfig, connect, own_errors, plan
 from actors.distiller import Distiller
 from actors.reference import ReferenceModel
 from actors.run_worker import memory_path, remote
 from actors.scoring import Scorer, ScorerPool
 from diet_ray.config import RunConfig
-from diet_ray.errors import DietError
 from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.run import Run
 from diet_ray.scoring import group_name
@@ -175,17 +174,13 @@ class Clock:
 
 
 def _finished(stream: Iterator[Any], advance: Any) -> Any:
-    """Follow a streaming actor method to its result; the input's own errors come out as they were raised."""
-    try:
+    """Follow a streaming actor method to its result."""
+    with own_errors():
         for ref in stream:
             kind, value = ray.get(ref)
             if kind == "done":
                 return value
             advance(value)
-    except ray.exceptions.RayTaskError as failed:
-        if isinstance(failed.cause, DietError):
-            raise failed.cause from None
-        raise
     raise RuntimeError("an actor ended without a result")
 
 

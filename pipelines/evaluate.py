@@ -15,10 +15,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from actors.cluster import connect
+from actors.cluster import connect, own_errors
 from actors.evaluating import evaluate_cell
 from diet_ray.config import CandidateConfig, RunConfig
-from diet_ray.errors import ConfigError, DietError, RunError
+from diet_ray.errors import ConfigError, RunError
 from diet_ray.evaluation import METHODS, Method
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.registry import ARCHITECTURES, ModelConfig, build_model
@@ -149,23 +149,15 @@ def _run(
     with bars() as shown, shown.bar("cells", len(missing), "cells") as bar:
         while running:
             done, _ = ray.wait(list(running), num_returns=1)
-            cell, result = running.pop(done[0]), _result(done[0])
+            cell = running.pop(done[0])
+            with own_errors():
+                result = ray.get(done[0])
             folder.write_json(cell.path, result.flat())
             bar.advance(1)
             console.print(
                 f"{cell.method} {cell.candidate} seed {cell.seed}: AUC {result.after.auc:.4f}, "
                 f"LogLoss {result.after.logloss:.4f}, {result.seconds:.0f} s"
             )
-
-
-def _result(ref: Any) -> Any:
-    """A cell's result; the input's own errors come out as they were raised."""
-    try:
-        return ray.get(ref)
-    except ray.exceptions.RayTaskError as failed:
-        if isinstance(failed.cause, DietError):
-            raise failed.cause from None
-        raise
 
 
 def table(results: pd.DataFrame) -> Table:

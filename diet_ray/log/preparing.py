@@ -118,7 +118,7 @@ def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_proces
 
 
 def stage_piece(piece: SourcePiece) -> StagedPiece:
-    """Cut one source file into blocks under out/staging, rows as normalised, and count ids beside."""
+    """Cut one source file into slices of blocks under out/staging, rows as normalised."""
     schema, folder = parse_schema(piece.schema, "prepared"), Folder.at(piece.out)
     parts: list[Staged] = []
     outside = quarantined = 0
@@ -129,15 +129,15 @@ def stage_piece(piece: SourcePiece) -> StagedPiece:
             quarantined += rejected.num_rows
             folder.write_parquet(f"quarantine/{name}", rejected)
         outside += rows.num_rows
+        ts_N = rows["ts"].to_numpy()
         for block, (start, end) in schema.intervals().items():
-            ts_N = rows["ts"].to_numpy()
             slice_N = np.where((ts_N >= start) & (ts_N < end), (ts_N - start) * SLICES // (end - start), -1)
-            for number in np.unique(slice_N[slice_N >= 0]).tolist():
-                inside = rows.filter(pa.array(slice_N == number))
+            for place in np.unique(slice_N[slice_N >= 0]).tolist():
+                inside = rows.filter(pa.array(slice_N == place))
                 outside -= inside.num_rows
-                path = f"staging/{block}/{number:02d}/{name}"
+                path = f"staging/{block}/{place:02d}/{name}"
                 folder.write_parquet(path, inside)
-                parts.append(Staged(block, number, path, inside.num_rows))
+                parts.append(Staged(block, place, path, inside.num_rows))
     return StagedPiece(parts, outside, quarantined)
 
 
@@ -199,15 +199,8 @@ def _counts(folder: Folder, paths: list[str], field: str) -> pa.Table:
     """How often each id occurs; one file's column at a time, so the distinct ids bound the memory held."""
     total: pa.Table | None = None
     for path in paths:
-        counted = pa.table(
-            dict(
-                zip(
-                    ("id", "count"),
-                    folder.read_parquet(path, [field])[field].value_counts().flatten(),
-                    strict=True,
-                )
-            )
-        )
+        ids, count = folder.read_parquet(path, [field])[field].value_counts().flatten()
+        counted = pa.table({"id": ids, "count": count})
         try:
             both = pa.concat_tables([counted] if total is None else [total, counted])
         except pa.ArrowInvalid as differs:
