@@ -43,9 +43,10 @@ def connect() -> dict[str, float]:
     """Join the cluster of RAY_ADDRESS or of `ray start` here, else start Ray; return what there is."""
     if not ray.is_initialized():
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # Only "auto" takes the token that `ray start` left: Ray finds none for an address spelled out.
         # A dashboard of one's own costs seconds and memory; a cluster has its own.
         ray.init(
-            address=os.environ.get("RAY_ADDRESS") or started_cluster() or "local",
+            address=os.environ.get("RAY_ADDRESS") or ("auto" if cluster_started() else "local"),
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.WARNING,
@@ -64,20 +65,20 @@ def own_errors() -> Iterator[None]:
         raise
 
 
-def started_cluster() -> str | None:
-    """Address of the cluster of `ray start` on this machine; None where there is none that answers.
+def cluster_started() -> bool:
+    """Whether a cluster of `ray start` on this machine answers.
 
     Ray leaves the address behind when a head dies, and would wait minutes for it.
     """
     left = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
     if not left.is_file():
-        return None
+        return False
     host, _, port = left.read_text().strip().rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=3):
-            return f"{host}:{port}"
+            return True
     except (OSError, ValueError):
-        return None
+        return False
 
 
 def plan(resources: dict[str, float], wanted: ResourceConfig) -> Plan:

@@ -36,7 +36,7 @@ class Distiller(RunWorker):
                 rows=rows,
                 boundary=boundary.as_memory(stage).to(device),
                 old=old.to(device) if old else None,
-                real=pool.real().to(device),
+                real=pool.targets(self.config.method.outer.target_labels).to(device),
                 reference=reference.dense,
                 previous=self.checkpoint(stage - 1).dense if stage > 1 else None,
                 report=note,

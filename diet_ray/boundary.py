@@ -43,11 +43,17 @@ def allocate_quotas(counts: Mapping[int, int], budget: int, rule: QuotaRule) -> 
     return quotas
 
 
-def band_ranks(count: int, quota: int, percentile: float) -> range:
-    """Ranks (ascending EL2N, from 0) of the `quota` rows around `percentile`, shifted where it overhangs."""
-    start = round(percentile * (count - 1) - (quota - 1) / 2)
-    start = min(max(start, 0), count - quota)
-    return range(start, start + quota)
+def band_ranks(count: int, quota: int, percentile: float, width: float) -> NDArray[np.int64]:
+    """Ranks (ascending EL2N, from 0) of `quota` rows, evenly spaced in a band around `percentile`.
+
+    The band spans the share `width` of the group's `count` rows, at least `quota` rows, and is shifted where
+    it overhangs. Width 0 takes the `quota` rows nearest to the percentile (eq. 7); a wide band covers the
+    difficulties it spans, which low ratios need (coverage-centric selection, arXiv 2210.15809).
+    """
+    span = max(quota, round(width * count))
+    start = round(percentile * (count - 1) - (span - 1) / 2)
+    start = min(max(start, 0), count - span)
+    return start + (2 * np.arange(quota) + 1) * span // (2 * quota)
 
 
 def rows_in_bins(
@@ -61,18 +67,20 @@ def rows_in_bins(
     return np.flatnonzero(keep_N)
 
 
-def bands(histogram: El2nHistogram, quotas: Mapping[int, int], percentile: float) -> dict[int, range]:
-    """The ranks to keep in each label group of the block that `histogram` counts."""
+def bands(
+    histogram: El2nHistogram, quotas: Mapping[int, int], percentile: float, width: float
+) -> dict[int, NDArray[np.int64]]:
+    """The ranks to keep in each label group of the block that `histogram` counts, ascending."""
     counts = histogram.group_counts()
-    return {g: band_ranks(counts[g], quota, percentile) for g, quota in quotas.items()}
+    return {g: band_ranks(counts[g], quota, percentile, width) for g, quota in quotas.items()}
 
 
 def exact_band(
-    row_N: NDArray[np.int64], el2n_N: NDArray[np.float32], ranks: range, below: int
+    row_N: NDArray[np.int64], el2n_N: NDArray[np.float32], ranks: NDArray[np.int64], below: int
 ) -> NDArray[np.int64]:
     """Cut one group's candidates to the exact ranks; ties go by row number. Returns ascending row numbers.
 
     `below` is the number of the group's rows that were left out under the candidates.
     """
     by_rank = np.lexsort((row_N, el2n_N))
-    return np.sort(row_N[by_rank[ranks.start - below : ranks.stop - below]])
+    return np.sort(row_N[by_rank[ranks - below]])

@@ -54,8 +54,10 @@ def restore_weights(learner: Recommender, content: bytes) -> None:
 
 
 def restore_tables(learner: Recommender, content: bytes) -> None:
-    """Give a candidate the reference's tables, without the optimiser's moments.
+    """Give a candidate the reference's tables and their optimiser's moments, as far as it was trained.
 
+    Without the moments the first steps on the next block move every row by the whole learning rate, which a
+    model trained on all history does not suffer (docs/results.md).
     Raises RunError where the content is damaged or its tables do not fit.
     """
     try:
@@ -65,6 +67,7 @@ def restore_tables(learner: Recommender, content: bytes) -> None:
             if table.shape[1] != weight.shape[1]:
                 raise RunError(f"checkpoint has embeddings of width {table.shape[1]}, not {weight.shape[1]}")
             weight.data = table.to(learner.device)
+            _restore_moments(saved, f"tables.{field}", weight, learner.table_optimiser)
     except (SafetensorError, KeyError) as broken:
         raise RunError(f"checkpoint is damaged or of another log: {broken}") from broken
 

@@ -12,14 +12,16 @@ from diet_ray.unroll import Adam, InnerOptimiser, Sgd
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
+TargetLabels = Literal["teacher", "real"]
 
 
 class BoundaryConfig(Strict):
     """Which rows enter the memory (eq. 7) and what older rows stay (eqs. 10-11)."""
 
     percentile: Annotated[float, Field(ge=0, le=1)] = 0.9
-    quota: QuotaRule = "sqrt"
-    new_share: Share = 0.5
+    width: Annotated[float, Field(ge=0, le=1)] = 1.0  # share of a label group that the band spans; 0: eq. 7
+    quota: QuotaRule = "proportional"
+    new_share: Share = 0.8
     fusion: bool = True  # MF of Table 4: off, the memory starts from the newest block alone
 
     def new_rows(self, budget: int, held: int) -> int:
@@ -52,13 +54,14 @@ class OuterConfig(Strict):
     """The optimisation of the memory (eqs. 16, 17, 19)."""
 
     iterations: Annotated[int, Field(ge=0)] = 40
-    embedding_rate: Rate = 1e-3
-    logit_rate: Rate = 1e-2
+    embedding_rate: Rate = 1e-4
+    logit_rate: Rate = 1e-3
     clip: Rate = 2.0
     real_rows: Positive = 8192  # drawn from the pool at each addressing
+    target_labels: TargetLabels = "teacher"  # probabilities of checkpoint t, or the log's 0 and 1 (eq. 19)
     hard_ratio: Share = 0.1
     active_rows: Positive | None = None  # None: horizon x inner batch
-    address_every: Positive = 1  # iterations between two addressings
+    address_every: Positive = 4  # iterations between two addressings
     target_selection: bool = True  # TS of Table 4: off, targets are drawn at random
     memory_selection: bool = True  # MS of Table 4: off, every memory row is active
 

@@ -46,8 +46,8 @@ def distil(
 
     proxies: parameters to start the inner loop from; one is taken at each addressing (the same checkpoint
         again and again for t > 1, fresh random ones for t = 1).
-    real: rows of the block with hard labels, embedded by the stage's checkpoint; each addressing looks at
-        `outer.real_rows` of them.
+    real: rows of the block in the space of the stage's checkpoint, labelled by `outer.target_labels`; each
+        addressing looks at `outer.real_rows` of them.
     draw: CPU generator; the result is a function of the arguments and its state alone. Everything else is
         on one device.
     """

@@ -56,8 +56,8 @@ class El2nHistogram(NamedTuple):
         """Rows per label group, empty groups left out."""
         return {g: int(n) for g, n in enumerate(self.count_GB.sum(1)) if n}
 
-    def bins(self, group: int, ranks: range) -> RankedBins:
-        """Return the bins that hold `ranks` (ascending EL2N, from 0) of `group`; ranks must not be empty."""
+    def bins(self, group: int, ranks: NDArray[np.int64]) -> RankedBins:
+        """Return the bins that span `ranks` (of ascending EL2N, from 0, ascending) of `group`; not empty."""
         upto_B = self.count_GB[group].cumsum()
         first, last = np.searchsorted(upto_B, [ranks[0], ranks[-1]], side="right").tolist()
         return RankedBins(first, last, int(upto_B[first - 1]) if first else 0)

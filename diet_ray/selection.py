@@ -15,7 +15,7 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from diet_ray.boundary import allocate_quotas, bands, exact_band, rows_in_bins
-from diet_ray.config import BoundaryConfig
+from diet_ray.config import BoundaryConfig, TargetLabels
 from diet_ray.examples import Examples, predict
 from diet_ray.learning import embedded
 from diet_ray.log.dataset import Block, Part, PreparedLog
@@ -51,8 +51,10 @@ class Collected(NamedTuple):
     def joined(cls, parts: list["Collected"]) -> "Collected":
         return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
-    def real(self) -> Examples:
-        return Examples(torch.tensor(self.emb_NFD), torch.tensor(self.label_NT))
+    def targets(self, labels: TargetLabels) -> Examples:
+        """The rows as targets of the outer loss: labelled by the checkpoint, or as the log has them."""
+        real_NT, logit_NT = torch.tensor(self.label_NT), torch.tensor(self.logit_NT)
+        return Examples(torch.tensor(self.emb_NFD), logit_NT.sigmoid() if labels == "teacher" else real_NT)
 
     def as_memory(self, stage: int) -> Memory:
         """The rows as memory rows of `stage` with the teacher's logits (eqs. 8-9)."""
@@ -149,14 +151,15 @@ def boundary_rows(scorer: BlockScorer, budget: int, config: BoundaryConfig) -> N
     """Rows in the EL2N band of their label group, ascending (eq. 7)."""
     histogram = scorer.histogram()
     quotas = allocate_quotas(histogram.group_counts(), budget, config.quota)
-    return _band_rows(scorer, histogram, quotas, config.percentile, grouped=True)
+    return _band_rows(scorer, histogram, quotas, config.percentile, config.width, grouped=True)
 
 
 def el2n_rows(scorer: BlockScorer, budget: int, percentile: float) -> NDArray[np.int64]:
     """Baseline EL2N: one band around the percentile of the whole block, ascending."""
     grouped = scorer.histogram()
     whole = El2nHistogram(grouped.count_GB.sum(0, keepdims=True), grouped.tasks)
-    return _band_rows(scorer, whole, {0: min(budget, scorer.block.rows)}, percentile, grouped=False)
+    quotas = {0: min(budget, scorer.block.rows)}
+    return _band_rows(scorer, whole, quotas, percentile, width=0, grouped=False)
 
 
 def random_rows(scorer: BlockScorer, budget: int, draw: np.random.Generator) -> NDArray[np.int64]:
@@ -185,9 +188,15 @@ def kmeans_rows(scorer: BlockScorer, budget: int, draw: np.random.Generator) -> 
 
 
 def _band_rows(
-    scorer: BlockScorer, histogram: El2nHistogram, quotas: Mapping[int, int], percentile: float, grouped: bool
+    scorer: BlockScorer,
+    histogram: El2nHistogram,
+    quotas: Mapping[int, int],
+    percentile: float,
+    width: float,
+    *,
+    grouped: bool,
 ) -> NDArray[np.int64]:
-    ranks = bands(histogram, quotas, percentile)
+    ranks = bands(histogram, quotas, percentile, width)
     wanted = {group: histogram.bins(group, span) for group, span in ranks.items()}
     near = scorer.in_bins(wanted, grouped)
     kept = []

@@ -51,7 +51,7 @@ def next_memory(
 ) -> Memory:
     """Fuse and optimise: the memory of `stage`, at most `rows` rows.
 
-    boundary: the new rows of this block (eqs. 8-9); real: a sample of its rows with hard labels.
+    boundary: the new rows of this block (eqs. 8-9); real: a sample of its rows (Collected.targets).
     reference: checkpoint t, under which old rows are weighed (eq. 10).
     previous: checkpoint t-1, the proxy for t > 1; for t = 1 proxies are fresh at every addressing.
     All of them are on one device, where the work is done.

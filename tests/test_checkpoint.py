@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diet_ray.checkpoint import restore, to_bytes
+from diet_ray.checkpoint import restore, restore_tables, to_bytes
 from diet_ray.errors import RunError
 from diet_ray.models.registry import ModelConfig, build_model
 from diet_ray.recommender import Recommender
@@ -31,6 +31,20 @@ def test_training_goes_on_to_the_bit(name: str, steps: int) -> None:
     for seed in range(3):
         assert saved.step(*batch(seed=10 + seed)) == restored.step(*batch(seed=10 + seed))
     assert to_bytes(saved) == to_bytes(restored)
+
+
+def test_a_candidate_takes_over_tables_and_their_moments_but_not_the_dense_model() -> None:
+    saved, candidate = recommender("dcn"), recommender("finalnet")
+    saved.grow((50, 7, 4), torch.Generator().manual_seed(0))
+    saved.step(*batch(seed=0))
+    before = {name: part.clone() for name, part in candidate.dense.state_dict().items()}
+    restore_tables(candidate, to_bytes(saved))
+    for mine, theirs in zip(candidate.tables.weights(), saved.tables.weights(), strict=True):
+        state, wanted = (m.table_optimiser.state[w] for m, w in ((candidate, mine), (saved, theirs)))
+        assert torch.equal(mine, theirs) and state["step"] == wanted["step"] == 1
+        assert torch.equal(state["exp_avg"], wanted["exp_avg"]) and wanted["exp_avg"].any()
+        assert torch.equal(state["exp_avg_sq"], wanted["exp_avg_sq"])
+    assert all(torch.equal(part, before[name]) for name, part in candidate.dense.state_dict().items())
 
 
 def test_a_checkpoint_of_another_architecture_is_refused() -> None:

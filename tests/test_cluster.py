@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.cluster import ResourceConfig, plan, started_cluster
+from actors.cluster import ResourceConfig, cluster_started, plan
 from diet_ray.errors import ResourceError
 
 
@@ -47,12 +47,12 @@ def test_a_started_cluster_is_found_and_a_dead_one_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    assert started_cluster() is None
+    assert not cluster_started()
     (tmp_path / "ray").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as head:
         address = f"127.0.0.1:{head.getsockname()[1]}"
         (tmp_path / "ray/ray_current_cluster").write_text(address)
-        assert started_cluster() == address
-    assert started_cluster() is None
+        assert cluster_started()
+    assert not cluster_started()
     (tmp_path / "ray/ray_current_cluster").write_text("")
-    assert started_cluster() is None
+    assert not cluster_started()

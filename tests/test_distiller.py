@@ -78,7 +78,7 @@ def test_one_addressing_moves_at_most_the_active_rows() -> None:
     [(100, 0, True, 100), (200, 100, True, 100), (300, 200, True, 150), (300, 200, False, 300)],
 )
 def test_split_of_the_budget(budget: int, held: int, fusion: bool, new: int) -> None:
-    assert BoundaryConfig(fusion=fusion).new_rows(budget, held) == new
+    assert BoundaryConfig(fusion=fusion, new_share=0.5).new_rows(budget, held) == new
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from diet_ray.boundary import allocate_quotas, band_ranks
 from diet_ray.config import BoundaryConfig, TrainingConfig
 from diet_ray.errors import ConfigError
+from diet_ray.examples import predict
 from diet_ray.learning import learn_block, new_learner
 from diet_ray.log.dataset import Block, Part, PreparedLog
 from diet_ray.log.shuffle import joined
@@ -60,27 +61,36 @@ def ranked(scored: Scored, rows: np.ndarray) -> np.ndarray:
     return np.argsort(np.argsort(scored.el2n_N, kind="stable"))[rows]
 
 
+@pytest.mark.parametrize("width", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("quota", ["equal", "sqrt", "proportional"])
 def test_boundary_rows_fill_the_band_of_each_label_group(
-    scorer: LocalScorer, scored: Scored, quota: str
+    scorer: LocalScorer, scored: Scored, quota: str, width: float
 ) -> None:
-    rows = boundary_rows(scorer, 120, BoundaryConfig(quota=quota))
+    rows = boundary_rows(scorer, 120, BoundaryConfig(quota=quota, width=width))
     counts = {int(g): int(n) for g, n in zip(*np.unique(scored.group_N, return_counts=True), strict=True)}
     quotas = allocate_quotas(counts, 120, quota)
     assert len(rows) == 120 and (np.diff(rows) > 0).all()
     for group, count in counts.items():
         of_group = Scored(*(part[scored.group_N == group] for part in scored))
         mine = np.searchsorted(of_group.row_N, rows[scored.group_N[rows] == group])
-        ranks = band_ranks(count, quotas[group], 0.9)
+        ranks = band_ranks(count, quotas[group], 0.9, width)
         # Scores in float32 and float64 may swap neighbours at the edge of the band.
         assert len(mine) == quotas[group]
-        assert (np.abs(np.sort(ranked(of_group, mine)) - np.array(ranks)) <= 2).all()
+        assert (np.abs(np.sort(ranked(of_group, mine)) - ranks) <= 2).all()
 
 
 def test_el2n_baseline_ignores_label_groups(scorer: LocalScorer, scored: Scored) -> None:
     rows = el2n_rows(scorer, 100, percentile=0.9)
     ranks = np.sort(ranked(scored, rows))
-    assert (np.abs(ranks - np.array(band_ranks(len(scored.row_N), 100, 0.9))) <= 2).all()
+    assert (np.abs(ranks - band_ranks(len(scored.row_N), 100, 0.9, width=0)) <= 2).all()
+
+
+def test_targets_carry_the_labels_of_the_log_or_of_the_checkpoint(scorer: LocalScorer) -> None:
+    rows = scorer.collect(np.arange(50))
+    real, taught = rows.targets("real"), rows.targets("teacher")
+    assert torch.equal(real.emb_NFD, taught.emb_NFD)
+    assert set(real.label_NT.flatten().tolist()) == {0, 1}
+    assert torch.equal(taught.label_NT, predict(scorer.parts.learner.dense, taught.emb_NFD).sigmoid())
 
 
 def test_random_rows_are_distinct_and_seeded(scorer: LocalScorer) -> None:

@@ -37,6 +37,7 @@ def memories(log: PreparedLog, config: RunConfig) -> list[Memory]:
         new = config.method.boundary.new_rows(rows, found[-1].rows if found else 0)
         pool_draw = numpy_generator(config.seed, "pool", stage)
         chosen = scorer.collect(boundary_rows(scorer, new, config.method.boundary))
+        pool = scorer.collect(random_rows(scorer, config.pool_rows, pool_draw))
         memory = next_memory(
             stage,
             log,
@@ -44,7 +45,7 @@ def memories(log: PreparedLog, config: RunConfig) -> list[Memory]:
             rows=rows,
             boundary=chosen.as_memory(stage),
             old=found[-1] if found else None,
-            real=scorer.collect(random_rows(scorer, config.pool_rows, pool_draw)).real(),
+            real=pool.targets(config.method.outer.target_labels),
             reference=reference[stage - 1].dense,
             previous=reference[stage - 2].dense if stage > 1 else None,
         )
@@ -57,14 +58,14 @@ def three_stages(drift_log: str) -> list[Memory]:
     return memories(PreparedLog.open(drift_log), TINY)
 
 
-def test_each_memory_holds_its_budget_and_half_of_it_is_new(
+def test_each_memory_holds_its_budget_and_the_share_of_new_rows(
     drift_log: str, three_stages: list[Memory]
 ) -> None:
-    log = PreparedLog.open(drift_log)
+    log, share = PreparedLog.open(drift_log), TINY.method.boundary.new_share
     for stage, memory in enumerate(three_stages, start=1):
         rows = round(0.05 * sum(b.rows for b in log.history[:stage]))
         assert memory.rows == rows
-        expected = rows if stage == 1 else max(rows - three_stages[stage - 2].rows, round(rows / 2))
+        expected = rows if stage == 1 else max(rows - three_stages[stage - 2].rows, round(share * rows))
         assert int((memory.stage_N == stage).sum()) == expected
 
 
