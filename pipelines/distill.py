@@ -53,7 +53,7 @@ class Distill:
     run: str
     """Directory of the run; new, or one to go on with."""
     config: str | None = None
-    """A recipe (globo, kuairand, tmall, taobao, demo) or a YAML file; the options below override it."""
+    """A recipe (globo, kuairand, tmall, taobao, demo, paper) or a YAML file; options below override it."""
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
 
     @classmethod

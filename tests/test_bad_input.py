@@ -44,7 +44,8 @@ def test_a_failed_preparation_leaves_no_manifest_and_a_corrected_one_succeeds(
     assert not (out / "prepared.json").exists()
     log = prepare(SHOP, write_source(tmp_path / "source", shop_rows(), "log.csv"), str(out))
     assert_holds(log, out, by_block(shop_rows()))
-    assert sorted(path.name for path in out.iterdir()) == ["blocks", "prepared.json", "vocabulary"]
+    left = {path.name for path in out.iterdir()}
+    assert left == {"blocks", "prepared.json", "sources.json", "vocabulary"}
 
 
 def test_a_failure_between_the_passes_leaves_nothing_that_shows_in_the_next_attempt(

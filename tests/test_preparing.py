@@ -12,7 +12,7 @@ import pytest
 
 from diet_ray.errors import DataError
 from diet_ray.log.dataset import Block, PreparedLog, check_time_order
-from diet_ray.log.preparing import SLICES, in_process, prepare
+from diet_ray.log.preparing import SLICES, SOURCES, in_process, prepare
 from diet_ray.log.schema import load_schema
 from diet_ray.log.shuffle import joined
 from tests.shop_log import (
@@ -188,8 +188,9 @@ def test_rows_of_one_time_come_the_same_from_one_file_and_from_several_in_any_ba
     prepare(SHOP, several, str(tmp_path / "of several"))
     monkeypatch.setattr("diet_ray.log.source.BATCH_ROWS", 11)
     prepare(SHOP, several, str(tmp_path / "in batches"))
+    of_one = contents(tmp_path / "of one")
     for out in ("of several", "in batches"):
-        assert contents(tmp_path / out) == contents(tmp_path / "of one")
+        assert contents(tmp_path / out) | {SOURCES: b""} == of_one | {SOURCES: b""}
 
 
 @pytest.mark.parametrize("moments", [STARTS, ENDS - pd.Timedelta(milliseconds=1)], ids=["first", "last"])
@@ -266,6 +267,22 @@ def test_a_directory_with_a_log_of_another_schema_is_refused_and_kept(shop_log: 
     with pytest.raises(DataError, match="out holds a log prepared with another schema"):
         prepare(shop_schema(malformed="quarantine"), str(shop_log / "source"), str(shop_log / "out"))
     assert contents(shop_log / "out") == before
+
+
+@pytest.mark.parametrize("change", ["longer", "one more"])
+def test_a_directory_with_a_log_of_other_files_is_refused_and_kept(tmp_path: Path, change: str) -> None:
+    source, out = Path(write_source(tmp_path / "source", shop_rows(), "log.csv")), tmp_path / "out"
+    prepare(SHOP, str(source), str(out))
+    before = contents(out)
+    text = next(source.glob("*.csv")).read_text()
+    if change == "longer":
+        next(source.glob("*.csv")).write_text(text + text.splitlines()[-1] + "\n")
+    else:
+        (source / "more.csv").write_text(text)
+    name = "log.csv" if change == "longer" else "more.csv"
+    with pytest.raises(DataError, match=f"was prepared from other files than .*{name}"):
+        prepare(SHOP, str(source), str(out))
+    assert contents(out) == before
 
 
 def test_a_log_prepared_anew_from_a_corrected_source_knows_the_ids_of_that_source(tmp_path: Path) -> None:

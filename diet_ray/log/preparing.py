@@ -18,11 +18,13 @@ from diet_ray.errors import DataError
 from diet_ray.log.dataset import FORMAT, MANIFEST, Block, Part, PreparedLog, check_time_order
 from diet_ray.log.normalise import normalise
 from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
-from diet_ray.log.source import chunks, source_files
+from diet_ray.log.source import chunks, source_files, source_sizes
 from diet_ray.log.vocabulary import Encoder, HashedEncoder, Vocabulary
 from diet_ray.seeding import numpy_generator
 from diet_ray.storage import FileStamp, Folder
 
+# Apart from the manifest: the prepared log is the same however its rows are cut into files.
+SOURCES = "sources.json"
 GROWS_WITHOUT = ("validation", "test")  # blocks whose ids nobody learns
 # A block is cut into this many slices, equal in time, and each is held whole while it is sorted: where blocks
 # have billions of rows, this is the number to raise.
@@ -90,8 +92,7 @@ def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_proces
     folder, plain = Folder.at(out), schema.plain()
     if folder.exists(MANIFEST):
         prepared = PreparedLog.open(out)
-        if folder.read_json(MANIFEST)["schema"] != plain:
-            raise DataError(f"{out} holds a log prepared with another schema; choose another directory")
+        _check_same_log(folder, plain, source, schema.files.patterns)
         return prepared
     for left_over in ("staging", "blocks", "vocabulary", "quarantine"):
         if folder.exists(left_over):
@@ -112,9 +113,28 @@ def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_proces
     blocks = [_block(name, encoded, table_rows[name]) for name in schema.intervals()]
     check_time_order(blocks)
     counts = {"outside": sum(p.outside for p in staged), "quarantined": sum(p.quarantined for p in staged)}
+    folder.write_json(SOURCES, source_sizes(source, paths))
     folder.write_json(MANIFEST, _manifest(schema, blocks, counts))
     folder.fs.rm(folder / "staging", recursive=True)
     return PreparedLog.open(out)
+
+
+def _check_same_log(folder: Folder, schema: dict[str, Any], source: str, patterns: tuple[str, ...]) -> None:
+    """DataError where what is prepared there is of another schema or other files than `source` holds.
+
+    A source that is gone is no fault: the prepared log does not need it any more.
+    """
+    if folder.read_json(MANIFEST)["schema"] != schema:
+        raise DataError(f"{folder.root} holds a log prepared with another schema; choose another directory")
+    if not Folder.at(source).fs.exists(Folder.at(source).root):
+        return
+    now, then = source_sizes(source, source_files(source, patterns)), folder.read_json(SOURCES)
+    changed = sorted(name for name, _ in now.items() ^ then.items())
+    if changed:
+        raise DataError(
+            f"{folder.root} was prepared from other files than {source} holds now ({changed[0]} and "
+            f"{len(set(changed)) - 1} more differ); choose another directory"
+        )
 
 
 def stage_piece(piece: SourcePiece) -> StagedPiece:

@@ -41,6 +41,14 @@ def source_files(source: str, patterns: tuple[str, ...]) -> list[str]:
     return [folder.fs.unstrip_protocol(path) for path in matching]
 
 
+def source_sizes(source: str, paths: list[str]) -> dict[str, int]:
+    """Bytes of each source file, by its name below `source`."""
+    folder = Folder.at(source)
+    plain = [str(folder.fs._strip_protocol(path)) for path in paths]
+    names = [path.removeprefix(folder.root).lstrip("/") or path.rsplit("/", 1)[-1] for path in plain]
+    return {name: folder.fs.size(path) for name, path in zip(names, plain, strict=True)}
+
+
 def chunks(path: str, schema: LogSchema, source: str) -> Iterator[Chunk]:
     """Stream one file with the columns of the schema, side tables joined.
 
