@@ -15,6 +15,7 @@ from diet_ray.addressing import lowest
 from diet_ray.errors import RunError
 from diet_ray.examples import Examples, LossPerExample, Params
 from diet_ray.influence import summed_influence
+from diet_ray.scoring import labels_of_group
 
 METADATA_KEY = b"diet_ray"
 
@@ -35,6 +36,11 @@ class Memory(NamedTuple):
     def examples(self) -> Examples:
         return Examples(self.emb_NFD, self.logit_NT.sigmoid())
 
+    def born(self) -> Examples:
+        """The rows with the labels of the real rows they started from."""
+        label_NT = labels_of_group(self.group_N, self.logit_NT.shape[1])
+        return Examples(self.emb_NFD, label_NT.to(self.emb_NFD.dtype))
+
     def take(self, rows: Tensor) -> "Memory":
         return Memory(*(part[rows] for part in self))
 
@@ -53,9 +59,11 @@ class MemorySchema(NamedTuple):
 def fuse(loss: LossPerExample, params: Params, *, new: Memory, old: Memory, keep: int) -> Memory:
     """Return the new rows and the `keep` old rows that influence them most (eqs. 10-11).
 
-    Kept rows stay in their order and carry their weight, the summed influence on all new rows.
+    Kept rows stay in their order and carry their weight, the summed influence on all new rows. The new rows
+    enter with their real labels: their soft labels are what the checkpoint itself says of them, and the
+    gradient of a checkpoint's loss against its own answers is zero.
     """
-    weight_N = summed_influence(loss, params, sources=new.examples(), targets=old.examples())
+    weight_N = summed_influence(loss, params, sources=new.born(), targets=old.examples())
     rows_N = lowest(-weight_N, keep).sort().values
     kept = old._replace(influence_N=weight_N.to(old.influence_N.dtype)).take(rows_N)
     return Memory(*(torch.cat(parts) for parts in zip(new, kept, strict=True)))

@@ -24,6 +24,11 @@ def label_group(label_NT: Tensor) -> Tensor:
     return (label_NT.long() * weight_T).sum(1)
 
 
+def labels_of_group(group_N: Tensor, tasks: int) -> Tensor:
+    """Return the label vector that each group number stands for; [N, T] float32, inverse of `label_group`."""
+    return (group_N.long()[:, None] >> torch.arange(tasks, device=group_N.device) & 1).float()
+
+
 def group_name(group: int, tasks: tuple[str, ...]) -> str:
     """The tasks that are 1 in a label group, joined by +."""
     return "+".join(task for t, task in enumerate(tasks) if group >> t & 1) or "none"

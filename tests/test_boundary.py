@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from diet_ray.boundary import allocate_quotas, band_ranks, bands, exact_band, rows_in_bins
 from diet_ray.errors import ConfigError
-from diet_ray.scoring import El2nHistogram, el2n, label_group
+from diet_ray.scoring import El2nHistogram, el2n, label_group, labels_of_group
 
 TASKS = 3
 
@@ -52,6 +52,7 @@ def test_el2n_by_hand() -> None:
 def test_label_group_numbers_every_label_vector_once() -> None:
     label_NT = torch.cartesian_prod(*[torch.tensor([0, 1])] * TASKS)
     assert sorted(label_group(label_NT).tolist()) == list(range(2**TASKS))
+    assert torch.equal(labels_of_group(label_group(label_NT), TASKS), label_NT.float())
 
 
 @given(

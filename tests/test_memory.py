@@ -11,7 +11,7 @@ import torch
 
 from diet_ray.addressing import active_memory, hard_targets
 from diet_ray.errors import DataError, RunError
-from diet_ray.examples import dense_params, loss_of
+from diet_ray.examples import Examples, dense_params, loss_of, predict
 from diet_ray.memory import Memory, MemorySchema, from_arrow, fuse, to_arrow
 from diet_ray.outer import OuterOptimiser
 from diet_ray.unroll import MetaGradient
@@ -59,7 +59,10 @@ def test_a_memory_of_another_schema_is_refused(other: MemorySchema, names: str) 
 
 def test_fusion_keeps_the_old_rows_that_influence_the_new_ones_most() -> None:
     model, new, old = network(), memory(6, seed=1, stage=2), memory(9, seed=2)
-    new_grads = per_example_gradients(model, new.examples())
+    # As a stage has them: the soft labels of the new rows are the checkpoint's own answers.
+    new = new._replace(logit_NT=predict(model, new.emb_NFD))
+    label_NT = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1], [0, 0], [1, 0]], dtype=torch.float64)
+    new_grads = per_example_gradients(model, Examples(new.emb_NFD, label_NT))
     slow_N = per_example_gradients(model, old.examples()) @ new_grads.sum(0)
     fused = fuse(loss_of(model), dense_params(model), new=new, old=old, keep=4)
     best = sorted(slow_N.topk(4).indices.tolist())
