@@ -62,7 +62,8 @@ class Evaluate:
         if self.seeds < 1:
             raise ConfigError(f"--seeds is {self.seeds}; at least 1 is needed")
         results = evaluate(self.data or log_of(self.run), self.run, methods, candidates, self.seeds, self.fit)
-        Console().print(table(results))
+        # A pipe has no width of its own; Rich would cut the spread off at 80 columns.
+        Console(width=None if sys.stdout.isatty() else 160).print(table(results))
 
 
 def log_of(run: str) -> str:
@@ -161,8 +162,10 @@ def _run(
 
 
 def table(results: pd.DataFrame) -> Table:
-    """Test AUC / LogLoss, mean ± standard deviation over seeds; the last column means over candidates."""
-    shown = Table("method", *results["candidate"].unique(), "mean")
+    """Test AUC over LogLoss, mean ± standard deviation over seeds; the last column means over candidates."""
+    shown = Table("method", show_lines=True, caption="test AUC over LogLoss, mean ± deviation over seeds")
+    for name in [*results["candidate"].unique(), "mean"]:
+        shown.add_column(name, overflow="fold")
     for method in [m for m in METHODS if m in set(results["method"])]:
         mine = results[results["method"] == method]
         cells = [_told(mine[mine["candidate"] == c]) for c in results["candidate"].unique()]
@@ -184,9 +187,7 @@ def _listed(text: str, option: str, allowed: tuple[Any, ...] | None = None) -> l
 
 def _told(rows: pd.DataFrame) -> str:
     spread = rows[["auc", "logloss"]].std().fillna(0)
-    return (
-        f"{rows['auc'].mean():.4f}±{spread['auc']:.4f} / {rows['logloss'].mean():.4f}±{spread['logloss']:.4f}"
-    )
+    return "\n".join(f"{rows[score].mean():.4f}±{spread[score]:.4f}" for score in ("auc", "logloss"))
 
 
 if __name__ == "__main__":
