@@ -30,10 +30,7 @@ def restore(learner: Recommender, content: bytes) -> None:
 
     Raises RunError where the content is damaged or of another architecture.
     """
-    try:
-        saved = load(content)
-    except SafetensorError as broken:
-        raise RunError(f"checkpoint is damaged: {broken}") from broken
+    saved = _loaded(content)
     try:
         learner.dense.load_state_dict(_below(saved, "dense.", learner.dense.state_dict()))
         for name, weight, optimiser in _trained(learner):
@@ -45,10 +42,11 @@ def restore(learner: Recommender, content: bytes) -> None:
 
 
 def restore_weights(learner: Recommender, content: bytes) -> None:
-    """Put saved tables and dense model into a learner that only scores."""
-    restore_tables(learner, content)
+    """Put saved tables and dense model into a learner that only scores, and so needs no moments."""
+    saved = _loaded(content)
+    _restore_table_weights(learner, saved)
     try:
-        learner.dense.load_state_dict(_below(load(content), "dense.", learner.dense.state_dict()))
+        learner.dense.load_state_dict(_below(saved, "dense.", learner.dense.state_dict()))
     except (KeyError, RuntimeError) as differs:
         raise RunError(f"checkpoint is of another architecture: {differs}") from differs
 
@@ -60,16 +58,27 @@ def restore_tables(learner: Recommender, content: bytes) -> None:
     model trained on all history does not suffer (docs/results.md).
     Raises RunError where the content is damaged or its tables do not fit.
     """
+    saved = _loaded(content)
+    _restore_table_weights(learner, saved)
+    for field, weight in enumerate(learner.tables.weights()):
+        _restore_moments(saved, f"tables.{field}", weight, learner.table_optimiser)
+
+
+def _loaded(content: bytes) -> dict[str, Tensor]:
     try:
-        saved = load(content)
-        for field, weight in enumerate(learner.tables.weights()):
-            table = saved[f"tables.{field}"]
-            if table.shape[1] != weight.shape[1]:
-                raise RunError(f"checkpoint has embeddings of width {table.shape[1]}, not {weight.shape[1]}")
-            weight.data = table.to(learner.device)
-            _restore_moments(saved, f"tables.{field}", weight, learner.table_optimiser)
-    except (SafetensorError, KeyError) as broken:
-        raise RunError(f"checkpoint is damaged or of another log: {broken}") from broken
+        return load(content)
+    except SafetensorError as broken:
+        raise RunError(f"checkpoint is damaged: {broken}") from broken
+
+
+def _restore_table_weights(learner: Recommender, saved: dict[str, Tensor]) -> None:
+    for field, weight in enumerate(learner.tables.weights()):
+        table = saved.get(f"tables.{field}")
+        if table is None:
+            raise RunError(f"checkpoint is of another log: it has no table of field {field}")
+        if table.shape[1] != weight.shape[1]:
+            raise RunError(f"checkpoint has embeddings of width {table.shape[1]}, not {weight.shape[1]}")
+        weight.data = table.to(learner.device)
 
 
 def _restore_moments(

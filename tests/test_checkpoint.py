@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diet_ray.checkpoint import restore, restore_tables, to_bytes
+from diet_ray.checkpoint import restore, restore_tables, restore_weights, to_bytes
 from diet_ray.errors import RunError
 from diet_ray.models.registry import ModelConfig, build_model
 from diet_ray.recommender import Recommender
@@ -45,6 +45,16 @@ def test_a_candidate_takes_over_tables_and_their_moments_but_not_the_dense_model
         assert torch.equal(state["exp_avg"], wanted["exp_avg"]) and wanted["exp_avg"].any()
         assert torch.equal(state["exp_avg_sq"], wanted["exp_avg_sq"])
     assert all(torch.equal(part, before[name]) for name, part in candidate.dense.state_dict().items())
+
+
+def test_a_learner_that_only_scores_holds_no_moments() -> None:
+    saved, scoring = recommender("dcn"), recommender("dcn")
+    saved.grow((50, 7, 4), torch.Generator().manual_seed(0))
+    saved.step(*batch(seed=0))
+    restore_weights(scoring, to_bytes(saved))
+    id_NF, _ = batch(seed=1)
+    assert torch.equal(scoring.dense(scoring.tables(id_NF)), saved.dense(saved.tables(id_NF)))
+    assert not scoring.table_optimiser.state
 
 
 def test_a_checkpoint_of_another_architecture_is_refused() -> None:

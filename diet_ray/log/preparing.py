@@ -126,14 +126,15 @@ def _check_same_log(folder: Folder, schema: dict[str, Any], source: str, pattern
     """
     if folder.read_json(MANIFEST)["schema"] != schema:
         raise DataError(f"{folder.root} holds a log prepared with another schema; choose another directory")
-    if not Folder.at(source).fs.exists(Folder.at(source).root):
+    raw = Folder.at(source)
+    if not raw.fs.exists(raw.root):
         return
     now, then = source_sizes(source, source_files(source, patterns)), folder.read_json(SOURCES)
-    changed = sorted(name for name, _ in now.items() ^ then.items())
+    changed = sorted({name for name, _ in now.items() ^ then.items()})
     if changed:
         raise DataError(
             f"{folder.root} was prepared from other files than {source} holds now ({changed[0]} and "
-            f"{len(set(changed)) - 1} more differ); choose another directory"
+            f"{len(changed) - 1} more differ); choose another directory"
         )
 
 
