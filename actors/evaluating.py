@@ -7,28 +7,34 @@ import ray
 import torch
 
 from actors.run_worker import RunWorker, checkpoint_path, memory_path
-from diet_ray.config import CandidateConfig
+from diet_ray import __version__
+from diet_ray.config import CandidateConfig, FitConfig
 from diet_ray.evaluation import REDUCED, WITHOUT_TABLES, CellResult, Method, run_cell
 from diet_ray.examples import Examples
+from diet_ray.export import write_model
 from diet_ray.memory import Memory, from_arrow, to_arrow
-from diet_ray.models.registry import ModelConfig
+from diet_ray.recommender import Recommender
+from diet_ray.run import Run
 from diet_ray.seeding import numpy_generator
 from diet_ray.selection import LocalScorer, PartScorer, el2n_rows, kmeans_rows, random_rows
 from diet_ray.stage import budget, memory_schema
+from diet_ray.storage import Folder
 
 
 class CellWorker(RunWorker):
     """Builds what a method puts in place of history, from the committed stages of a run."""
 
-    def run(self, method: Method, candidate: dict[str, Any], seed: int, config: dict[str, Any]) -> CellResult:
+    def run(
+        self, method: Method, candidate: dict[str, Any], seed: int, fit: dict[str, Any]
+    ) -> tuple[Recommender, CellResult]:
         return run_cell(
             method,
-            ModelConfig.model_validate(candidate),
+            CandidateConfig.model_validate(candidate),
             seed,
             log=self.log,
             width=self.config.width,
             training=self.config.training,
-            config=CandidateConfig.model_validate(config),
+            fit=FitConfig.model_validate(fit),
             checkpoint=None if method in WITHOUT_TABLES else self._newest_checkpoint(),
             reduced=self.reduced(method, seed) if method in REDUCED else None,
         )
@@ -51,6 +57,21 @@ class CellWorker(RunWorker):
         self.folder.write_parquet(path, table)
         return memory.examples()
 
+    def provenance(self) -> dict[str, Any]:
+        """What a model trained on the newest memory goes back to."""
+        run = Run.read(self.url)
+        sums = {stamp.path: stamp.sha256 for stamp in run.records[-1].files}
+        return {
+            "log": self.log.name,
+            "log_fingerprint": self.log.fingerprint,
+            "run": self.url,
+            "config_sha256": run.config_hash,
+            "stage": run.stage,
+            "memory_sha256": sums[memory_path(run.stage)],
+            "reference_sha256": sums[checkpoint_path(run.stage)],
+            "diet_ray_version": __version__,
+        }
+
     def _selected(self, method: Method, stage: int, seed: int) -> Memory:
         block = self.log.history[stage - 1]
         scorer = LocalScorer(PartScorer(self.checkpoint(stage), self.log, block))
@@ -69,6 +90,23 @@ class CellWorker(RunWorker):
 
 
 @ray.remote(num_cpus=1, max_retries=2)
+def train_candidate(
+    data: str,
+    run: str,
+    config: dict[str, Any],
+    candidate: dict[str, Any],
+    seed: int,
+    fit: dict[str, Any],
+    out: str,
+) -> None:
+    """Train a candidate on the memory and the subsequent block and write it to `out`."""
+    worker = CellWorker(data, run, config, threads=1)
+    learner, result = worker.run("diet", candidate, seed, fit)
+    known = {"seed": seed, "fit": fit, **worker.provenance()}
+    write_model(Folder.at(out), learner, CandidateConfig.model_validate(candidate), worker.log, result, known)
+
+
+@ray.remote(num_cpus=1, max_retries=2)
 def evaluate_cell(
     data: str,
     run: str,
@@ -79,4 +117,4 @@ def evaluate_cell(
     fit: dict[str, Any],
 ) -> CellResult:
     """Train and score one cell in one thread: two processes with two threads each on two cores crawl."""
-    return CellWorker(data, run, config, threads=1).run(method, candidate, seed, fit)
+    return CellWorker(data, run, config, threads=1).run(method, candidate, seed, fit)[1]

@@ -28,6 +28,7 @@ class RunWorker:
     def __init__(self, data: str, run: str, config: dict[str, Any], threads: int) -> None:
         torch.set_num_threads(threads)
         self.config = RunConfig.model_validate(config)
+        self.url = run
         self.log, self.folder = PreparedLog.open(data), Folder.at(run)
 
     def learner(self) -> Recommender:

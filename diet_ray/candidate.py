@@ -1,67 +1,130 @@
-"""Train a candidate architecture's dense part on reduced data, in embedding space.
+"""Train a candidate architecture's dense part on reduced data, in embedding space, an epoch at a time.
 
-Shape suffixes: N rows.
+Shape suffixes: N rows, B rows of a batch.
 """
 
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
 
-from diet_ray.config import CandidateConfig
+from diet_ray.config import FitConfig
+from diet_ray.errors import RunError
 from diet_ray.examples import Examples, example_loss, predict
-from diet_ray.metrics import Scores, score_tasks
+from diet_ray.metrics import score_tasks
 from diet_ray.models.ranking import RankingModel
+from diet_ray.seeding import torch_generator
 
 CLIP_NORM = 10.0
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-class Fitted(NamedTuple):
-    """What happened; the model holds its best epoch."""
+class EpochScore(NamedTuple):
+    """Means over the tasks, on the validation rows."""
 
-    epochs: list[Scores]  # on the validation rows, after each epoch
-    best: int  # index into `epochs`
-    rows_trained: int
+    auc: float
+    logloss: float
+
+
+class Fitting:
+    """A candidate in training: the model, its optimiser, what each epoch scored and the best epoch's weights.
+
+    Everything it does is a function of its arguments; saved after any epoch and restored, it goes on as if
+    nothing had happened, bit for bit on the same number of threads.
+    """
+
+    def __init__(
+        self, model: RankingModel, reduced: Examples, validation: Examples, config: FitConfig, seed: int
+    ) -> None:
+        self.model, self.reduced, self.validation, self.config = model, reduced, validation, config
+        self.optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+        self.draw = torch_generator(seed, "candidate", "batches")
+        self.scores: list[EpochScore] = []
+        self.best_weights: dict[str, Tensor] = {}
+
+    @property
+    def best(self) -> int:
+        """Number of the epoch with the highest validation AUC; the first of equals."""
+        return max(range(len(self.scores)), key=lambda epoch: (self.scores[epoch].auc, -epoch))
+
+    @property
+    def finished(self) -> bool:
+        done = len(self.scores)
+        return done >= self.config.epochs or (done > 0 and done - 1 - self.best >= self.config.patience)
+
+    def epoch(self) -> EpochScore:
+        """Pass once over the reduced rows and score the validation rows.
+
+        Raises DataError where the model has diverged.
+        """
+        self._train()
+        logit_NT = predict(self.model, self.validation.emb_NFD).cpu().numpy()
+        names = [str(task) for task in range(logit_NT.shape[1])]
+        found = score_tasks(logit_NT, self.validation.label_NT.cpu().numpy(), names)
+        self.scores.append(EpochScore(found.auc, found.logloss))
+        if self.best == len(self.scores) - 1:
+            self.best_weights = {name: part.clone() for name, part in self.model.state_dict().items()}
+        return self.scores[-1]
+
+    def _train(self) -> None:
+        self.model.train()
+        for rows_B in self._order().to(self.reduced.emb_NFD.device).split(self.config.batch_size):
+            if len(rows_B) == 1 and self.reduced.rows > 1:
+                continue  # a batch norm cannot train on one row
+            batch = self.reduced.take(rows_B)
+            loss = example_loss(self.model(batch.emb_NFD), batch.label_NT).mean()
+            self.optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
+            self.optimiser.step()
+
+    def _order(self) -> Tensor:
+        return torch.randperm(self.reduced.rows, generator=self.draw)
+
+    def save(self) -> bytes:
+        """Everything the next epoch starts from, as safetensors."""
+        state = {"scores": torch.tensor(self.scores, dtype=torch.float64)}
+        state |= {f"model.{name}": part for name, part in self.model.state_dict().items()}
+        state |= {f"best.{name}": part for name, part in self.best_weights.items()}
+        for name, weight in self.model.named_parameters():
+            for moment, value in self.optimiser.state[weight].items():
+                state[f"adam.{name}.{moment}"] = value
+        return save({name: part.detach().cpu().contiguous() for name, part in state.items()})
+
+    def restore(self, content: bytes) -> None:
+        """Go on after the last epoch of `content`; RunError where it is damaged or of another model."""
+        try:
+            state = load(content)
+            self.scores = [EpochScore(*row) for row in state["scores"].tolist()]
+            weights = self.model.state_dict()
+            self.model.load_state_dict({name: state[f"model.{name}"] for name in weights})
+            self.best_weights = {
+                name: state[f"best.{name}"].to(part.device) for name, part in weights.items()
+            }
+            for name, weight in self.model.named_parameters():
+                moments = {moment: state[f"adam.{name}.{moment}"] for moment in MOMENTS}
+                self.optimiser.state[weight] = {
+                    moment: value if moment == "step" else value.to(weight.device)
+                    for moment, value in moments.items()
+                }
+        except (SafetensorError, KeyError, RuntimeError, TypeError) as broken:
+            raise RunError(f"state of a candidate is damaged or of another model: {broken}") from broken
+        for _ in self.scores:
+            self._order()  # the draws of the epochs that are over
+
+    def keep_best(self) -> None:
+        """Leave the model at its best epoch."""
+        self.model.load_state_dict(self.best_weights)
 
 
 def fit_candidate(
-    model: RankingModel,
-    reduced: Examples,
-    validation: Examples,
-    config: CandidateConfig,
-    draw: torch.Generator,
-) -> Fitted:
+    model: RankingModel, reduced: Examples, validation: Examples, config: FitConfig, seed: int
+) -> Fitting:
     """Train `model` on soft-labelled rows until validation AUC stops rising; leave it at its best epoch."""
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    scores: list[Scores] = []
-    best, kept = 0, model.state_dict()
-    for epoch in range(config.epochs):
-        _train_epoch(model, reduced, config.batch_size, optimiser, draw)
-        logits = predict(model, validation.emb_NFD).cpu().numpy()
-        names = [str(task) for task in range(logits.shape[1])]
-        scores.append(score_tasks(logits, validation.label_NT.cpu().numpy(), names))
-        if epoch == 0 or scores[-1].auc > scores[best].auc:
-            best, kept = epoch, {name: part.clone() for name, part in model.state_dict().items()}
-        if epoch - best >= config.patience:
-            break
-    model.load_state_dict(kept)
-    return Fitted(scores, best, len(scores) * reduced.rows)
-
-
-def _train_epoch(
-    model: RankingModel,
-    rows: Examples,
-    batch_size: int,
-    optimiser: torch.optim.Optimizer,
-    draw: torch.Generator,
-) -> None:
-    model.train()
-    order_N = torch.randperm(rows.rows, generator=draw).to(rows.emb_NFD.device)
-    for rows_B in order_N.split(batch_size):
-        if len(rows_B) == 1 and rows.rows > 1:
-            continue  # a batch norm cannot train on one row
-        batch = rows.take(rows_B)
-        loss = example_loss(model(batch.emb_NFD), batch.label_NT).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
-        optimiser.step()
+    fitting = Fitting(model, reduced, validation, config, seed)
+    while not fitting.finished:
+        fitting.epoch()
+    fitting.keep_best()
+    return fitting

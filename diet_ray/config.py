@@ -88,7 +88,7 @@ class TrainingConfig(Strict):
     shuffle_rows: Positive = 1  # window of a shuffle; 1: none
 
 
-class CandidateConfig(Strict):
+class FitConfig(Strict):
     """A candidate's training on reduced data; the best epoch by validation AUC is kept."""
 
     epochs: Positive = 8
@@ -96,6 +96,16 @@ class CandidateConfig(Strict):
     batch_size: Positive = 256
     learning_rate: Rate = 1e-3
     validation_rows: Positive = 16_384  # drawn from the validation block
+
+
+class CandidateConfig(ModelConfig):
+    """An architecture and how fast its dense part learns, from reduced data and from real rows alike."""
+
+    learning_rate: Rate | None = None  # None: what the fit and the training say
+
+    def fitted_by(self, fit: FitConfig) -> FitConfig:
+        """`fit` with the candidate's own learning rate."""
+        return fit.model_copy(update={"learning_rate": self.learning_rate or fit.learning_rate})
 
 
 class RunConfig(Strict):

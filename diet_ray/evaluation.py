@@ -9,15 +9,16 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from diet_ray.candidate import fit_candidate
 from diet_ray.checkpoint import restore_tables
-from diet_ray.config import CandidateConfig, TrainingConfig
+from diet_ray.config import CandidateConfig, FitConfig, TrainingConfig
 from diet_ray.errors import ConfigError
 from diet_ray.examples import Examples
 from diet_ray.learning import embedded, evaluate_block, learn_block, new_learner, sampled
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.metrics import Scores
-from diet_ray.models.registry import ModelConfig, build_model
+from diet_ray.models.ranking import RankingModel
+from diet_ray.models.registry import build_model
 from diet_ray.recommender import Recommender
-from diet_ray.seeding import derived_seed, numpy_generator, torch_generator
+from diet_ray.seeding import derived_seed, numpy_generator
 
 Method = Literal["cold", "warmup", "random", "kmeans", "el2n", "diet", "full"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -26,22 +27,17 @@ REDUCED = ("random", "kmeans", "el2n", "diet")
 
 
 class CellResult(NamedTuple):
-    method: str
-    candidate: str
-    seed: int
     after: Scores  # test, after the subsequent block
     before: Scores | None  # test, before it; None for cold, which knows nothing then
     validation: Scores  # validation, after the subsequent block: what choices may be tuned on
     epochs: list[float]  # validation AUC after each epoch on reduced data
     rows_trained: int  # row visits, of reduced and of real rows
+    seconds_history: float  # learning what stands for history, its validation passes included
     seconds: float
 
     def flat(self) -> dict[str, Any]:
-        """One row of results.parquet."""
+        """What a row of results.parquet says of the cell, besides its name."""
         row = {
-            "method": self.method,
-            "candidate": self.candidate,
-            "seed": self.seed,
             "auc": self.after.auc,
             "logloss": self.after.logloss,
             "auc_before": self.before.auc if self.before else None,
@@ -49,6 +45,7 @@ class CellResult(NamedTuple):
             "auc_validation": self.validation.auc,
             "logloss_validation": self.validation.logloss,
             "rows_trained": self.rows_trained,
+            "seconds_history": self.seconds_history,
             "seconds": self.seconds,
             "epochs": self.epochs,
         }
@@ -59,55 +56,62 @@ class CellResult(NamedTuple):
 
 def run_cell(
     method: Method,
-    candidate: ModelConfig,
+    candidate: CandidateConfig,
     seed: int,
     *,
     log: PreparedLog,
     width: int,
     training: TrainingConfig,
-    config: CandidateConfig,
+    fit: FitConfig,
     checkpoint: bytes | None = None,
     reduced: Examples | None = None,
-) -> CellResult:
-    """Train and score one cell.
+) -> tuple[Recommender, CellResult]:
+    """Train and score one cell; return the trained recommender too.
 
     checkpoint: the newest of the reference, for every method but cold and full.
     reduced: the rows of random, kmeans, el2n or diet.
     """
     started = time.perf_counter()
-    model_seed = derived_seed(seed, "candidate", candidate.name)
-    model = build_model(candidate, fields=len(log.fields), width=width, tasks=len(log.tasks), seed=model_seed)
-    learner = new_learner(model, log, width, training)
+    model = new_candidate(candidate, seed, fields=len(log.fields), width=width, tasks=len(log.tasks))
+    learner = new_learner(model, log, width, training, candidate.learning_rate)
     epochs: list[float] = []
     rows_trained = 0
     if method not in WITHOUT_TABLES:
         if checkpoint is None:
             raise ConfigError(f"method {method} needs a committed checkpoint of the reference")
         restore_tables(learner, checkpoint)
+    learning = time.perf_counter()
     if method == "full":
         for block in log.history:
             learn_block(learner, log, block, training, seed)
             rows_trained += block.rows
     if method in REDUCED:
         assert reduced is not None
+        validation = validation_rows(learner, log, fit.validation_rows)
         fitted = fit_candidate(
-            learner.dense,
-            reduced.to(learner.device),
-            _validation(learner, log, config.validation_rows),
-            config,
-            torch_generator(seed, "candidate", "batches"),
+            learner.dense, reduced.to(learner.device), validation, candidate.fitted_by(fit), seed
         )
-        epochs, rows_trained = [score.auc for score in fitted.epochs], fitted.rows_trained
+        epochs = [score.auc for score in fitted.scores]
+        rows_trained = len(epochs) * reduced.rows
+    seconds_history = time.perf_counter() - learning
     test, subsequent = log.blocks["test"], log.blocks["subsequent"]
     before = None if method == "cold" else evaluate_block(learner, log, test)
     learn_block(learner, log, subsequent, training, seed)
     after = evaluate_block(learner, log, test)
-    validation = evaluate_block(learner, log, log.blocks["validation"])
+    scored = evaluate_block(learner, log, log.blocks["validation"])
     rows_trained += subsequent.rows
     seconds = time.perf_counter() - started
-    return CellResult(method, candidate.name, seed, after, before, validation, epochs, rows_trained, seconds)
+    return learner, CellResult(after, before, scored, epochs, rows_trained, seconds_history, seconds)
 
 
-def _validation(learner: Recommender, log: PreparedLog, rows: int) -> Examples:
-    """The same rows for every candidate and seed."""
+def new_candidate(
+    candidate: CandidateConfig, seed: int, *, fields: int, width: int, tasks: int
+) -> RankingModel:
+    """A candidate with the initial weights of `seed`; ConfigError where it cannot be built."""
+    own_seed = derived_seed(seed, "candidate", candidate.name)
+    return build_model(candidate, fields=fields, width=width, tasks=tasks, seed=own_seed)
+
+
+def validation_rows(learner: Recommender, log: PreparedLog, rows: int) -> Examples:
+    """A sample of the validation block, the same for every candidate and seed."""
     return embedded(learner, sampled(log, log.blocks["validation"], rows, numpy_generator(0, "validation")))

@@ -21,11 +21,28 @@ from diet_ray.seeding import numpy_generator, torch_generator
 Report = Callable[[int], None]  # rows done since the last call
 
 
-def new_learner(dense: RankingModel, log: PreparedLog, width: int, training: TrainingConfig) -> Recommender:
-    """A recommender with empty tables."""
-    rates = {"learning_rate": training.learning_rate, "clip_norm": training.clip_norm}
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Recommender(dense, len(log.fields), width, **rates, device=device)
+def new_learner(
+    dense: RankingModel,
+    log: PreparedLog,
+    width: int,
+    training: TrainingConfig,
+    dense_rate: float | None = None,
+) -> Recommender:
+    """A recommender with empty tables; its dense part learns at `dense_rate`, None: like the tables."""
+    return Recommender(
+        dense,
+        len(log.fields),
+        width,
+        learning_rate=training.learning_rate,
+        dense_rate=dense_rate,
+        clip_norm=training.clip_norm,
+        device=own_device(),
+    )
+
+
+def own_device() -> str:
+    """Where this process works."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def learn_block(

@@ -50,13 +50,14 @@ class Recommender:
         width: int,
         *,
         learning_rate: float = 1e-3,
+        dense_rate: float | None = None,
         clip_norm: float = 10.0,
         device: str = "cpu",
     ) -> None:
         self.device = torch.device(device)
         self.tables, self.dense = Tables(fields, width).to(self.device), dense.to(self.device)
         self.table_optimiser = torch.optim.SparseAdam(self.tables.weights(), lr=learning_rate)
-        self.dense_optimiser = torch.optim.Adam(dense.parameters(), lr=learning_rate)
+        self.dense_optimiser = torch.optim.Adam(dense.parameters(), lr=dense_rate or learning_rate)
         self.clip_norm = clip_norm
 
     def grow(self, rows: tuple[int, ...], draw: torch.Generator) -> None:

@@ -10,8 +10,10 @@ from pipelines.distill import Distill
 from pipelines.evaluate import Evaluate
 from pipelines.inspecting import Inspect
 from pipelines.prepare import Prepare
+from pipelines.search import Search
+from pipelines.train import Train
 
-ABOUT = "Streaming dataset distillation for recommender models, on Ray: prepare, distill, evaluate, inspect."
+ABOUT = "Streaming dataset distillation for recommender models, on Ray."
 
 
 def main() -> None:
@@ -25,6 +27,8 @@ def _run() -> None:
         Annotated[Prepare, tyro.conf.subcommand("prepare")]
         | Annotated[Distill, tyro.conf.subcommand("distill", default=distill)]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+        | Annotated[Search, tyro.conf.subcommand("search")]
+        | Annotated[Train, tyro.conf.subcommand("train")]
         | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     )
     tyro.cli(commands, prog="diet-ray", description=ABOUT)()  # type: ignore[arg-type]

@@ -6,24 +6,29 @@ One file per finished cell: started again, only missing cells run.
 import json
 import sys
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Annotated, Any, NamedTuple
 
+import fsspec
 import pandas as pd
 import pyarrow as pa
 import ray
 import tyro
+import yaml
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from actors.cluster import connect, own_errors
 from actors.evaluating import evaluate_cell
-from diet_ray.config import CandidateConfig, RunConfig
+from diet_ray.config import CandidateConfig, FitConfig, RunConfig
 from diet_ray.errors import ConfigError, RunError
-from diet_ray.evaluation import METHODS, Method
+from diet_ray.evaluation import METHODS, Method, new_candidate
 from diet_ray.log.dataset import PreparedLog
-from diet_ray.models.registry import ARCHITECTURES, ModelConfig, build_model
+from diet_ray.models.registry import ARCHITECTURES
 from diet_ray.run import Run
 from diet_ray.storage import Folder, absolute
+from diet_ray.strict import told
 from pipelines.command import run_command
 from pipelines.distill import LOG_OF_RUN
 from pipelines.progress import bars, console
@@ -39,7 +44,7 @@ class Evaluate:
 
     $ diet-ray evaluate --run runs/globo --methods warmup,random,diet,full --candidates dcn,wukong --seeds 3
 
-    $ diet-ray evaluate --run runs/globo --candidates my_package.models:MyNet --seeds 5
+    $ diet-ray evaluate --run runs/globo --candidates my_package.models:MyNet,runs/globo/search/best.yaml
 
     Writes RUN/evaluation/results.parquet and results.json, one row per method, candidate and seed.
     """
@@ -49,16 +54,16 @@ class Evaluate:
     methods: str = ",".join(METHODS)
     """Comma list: what stands for history."""
     candidates: str = ",".join(ARCHITECTURES)
-    """Comma list of architectures, or package.module:Class of your own."""
+    """Comma list of architectures, package.module:Class of your own, or YAML files such as best.yaml."""
     seeds: int = 3
     """How often each cell is repeated, with seeds 0, 1, ..."""
     data: str | None = None
     """Directory of the prepared log, where it has moved since the run."""
-    fit: Annotated[CandidateConfig, tyro.conf.arg(name="")] = CandidateConfig()
+    fit: Annotated[FitConfig, tyro.conf.arg(name="")] = FitConfig()
 
     def __call__(self) -> None:
         methods = tuple(_listed(self.methods, "methods", METHODS))
-        candidates = tuple(_listed(self.candidates, "candidates"))
+        candidates = load_candidates(_listed(self.candidates, "candidates"))
         if self.seeds < 1:
             raise ConfigError(f"--seeds is {self.seeds}; at least 1 is needed")
         results = evaluate(self.data or log_of(self.run), self.run, methods, candidates, self.seeds, self.fit)
@@ -72,6 +77,34 @@ def log_of(run: str) -> str:
     if not folder.exists(LOG_OF_RUN):
         raise RunError(f"{run} is not a run: it has no {LOG_OF_RUN}; run `diet-ray distill` first")
     return str(folder.read_json(LOG_OF_RUN)["data"])
+
+
+def load_candidates(words: list[str]) -> dict[str, CandidateConfig]:
+    """Candidates by what they are called: an architecture's name, or that of a YAML file without its ending.
+
+    Raises ConfigError where a file cannot be read, and where two candidates would be called alike.
+    """
+    found: dict[str, CandidateConfig] = {}
+    for word in words:
+        is_file = word.endswith((".yaml", ".yml"))
+        called = PurePath(word).stem if is_file else word
+        if called in found:
+            raise ConfigError(f"two candidates are called {called}; rename a file")
+        found[called] = load_candidate(word) if is_file else CandidateConfig(name=word)
+    return found
+
+
+def load_candidate(file: str) -> CandidateConfig:
+    """A candidate as `diet-ray search` writes it; ConfigError names the file, and each key that is wrong."""
+    try:
+        with fsspec.open(file, "rb") as opened:
+            return CandidateConfig.model_validate(yaml.safe_load(opened.read()) or {})
+    except OSError as missing:
+        raise ConfigError(f"candidate {file} cannot be read: {missing}") from missing
+    except yaml.YAMLError as broken:
+        raise ConfigError(f"candidate {file} is not YAML: {broken}") from broken
+    except ValidationError as wrong:
+        raise told(wrong, f"candidate {file}") from wrong
 
 
 class Cell(NamedTuple):
@@ -88,9 +121,9 @@ def evaluate(
     data: str,
     run: str,
     methods: tuple[Method, ...],
-    candidates: tuple[str, ...],
+    candidates: dict[str, CandidateConfig],
     seeds: int,
-    fit: CandidateConfig,
+    fit: FitConfig,
 ) -> pd.DataFrame:
     """Run the missing cells, write RUN/evaluation/results.parquet and .json, return all results asked for.
 
@@ -99,15 +132,21 @@ def evaluate(
     data, run = absolute(data), absolute(run)
     log, folder = PreparedLog.open(data), Folder.at(run)
     config = complete_run(run, log)
-    for name in candidates:
-        shape = {"fields": len(log.fields), "width": config.width, "tasks": len(log.tasks)}
-        build_model(ModelConfig(name=name), **shape, seed=0)
-    _check_settings(folder, {"candidate": fit.model_dump(), "fingerprint": log.fingerprint})
+    for called, candidate in candidates.items():
+        new_candidate(candidate, 0, fields=len(log.fields), width=config.width, tasks=len(log.tasks))
+        _check_same(
+            folder,
+            f"evaluation/candidates/{called.replace(':', '.')}.json",
+            candidate.model_dump(mode="json"),
+        )
+    _check_same(
+        folder, "evaluation/settings.json", {"candidate": fit.model_dump(), "fingerprint": log.fingerprint}
+    )
     cells = [Cell(m, c, s) for s in range(seeds) for c in candidates for m in methods]
     missing = [cell for cell in cells if not folder.exists(cell.path)]
     if missing:
         connect()
-        _run(missing, folder, data, run, config, fit)
+        _run(missing, candidates, folder, data, run, config, fit)
     results = pd.DataFrame([folder.read_json(cell.path) for cell in cells])
     folder.write_parquet("evaluation/results.parquet", pa.Table.from_pandas(results, preserve_index=False))
     folder.write_json("evaluation/results.json", json.loads(results.to_json(orient="records")))
@@ -127,9 +166,8 @@ def complete_run(run: str, log: PreparedLog) -> RunConfig:
     return RunConfig.model_validate(own)
 
 
-def _check_settings(folder: Folder, settings: dict[str, Any]) -> None:
+def _check_same(folder: Folder, path: str, settings: dict[str, Any]) -> None:
     """Cells of one directory are comparable only where they were trained alike."""
-    path = "evaluation/settings.json"
     if not folder.exists(path):
         folder.write_json(path, settings)
     elif folder.read_json(path) != settings:
@@ -137,15 +175,19 @@ def _check_settings(folder: Folder, settings: dict[str, Any]) -> None:
 
 
 def _run(
-    missing: list[Cell], folder: Folder, data: str, run: str, config: RunConfig, fit: CandidateConfig
+    missing: list[Cell],
+    candidates: dict[str, CandidateConfig],
+    folder: Folder,
+    data: str,
+    run: str,
+    config: RunConfig,
+    fit: FitConfig,
 ) -> None:
     plain = (data, run, config.model_dump(mode="json"))
     cell_task = evaluate_cell.options(num_gpus=1 / CELLS_PER_GPU if ray.cluster_resources().get("GPU") else 0)
+    models = {called: candidate.model_dump(mode="json") for called, candidate in candidates.items()}
     running = {
-        cell_task.remote(
-            *plain, c.method, ModelConfig(name=c.candidate).model_dump(), c.seed, fit.model_dump()
-        ): c
-        for c in missing
+        cell_task.remote(*plain, c.method, models[c.candidate], c.seed, fit.model_dump()): c for c in missing
     }
     with bars() as shown, shown.bar("cells", len(missing), "cells") as bar:
         while running:
@@ -153,7 +195,7 @@ def _run(
             cell = running.pop(done[0])
             with own_errors():
                 result = ray.get(done[0])
-            folder.write_json(cell.path, result.flat())
+            folder.write_json(cell.path, {**cell._asdict(), **result.flat()})
             bar.advance(1)
             console.print(
                 f"{cell.method} {cell.candidate} seed {cell.seed}: AUC {result.after.auc:.4f}, "

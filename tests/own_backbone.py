@@ -21,3 +21,12 @@ class WrongShape(Wide):
 class NoOutFeatures(nn.Module):
     def __init__(self, fields: int, width: int) -> None:
         super().__init__()
+
+
+class Exploding(Wide):
+    """Runs out of memory when trained."""
+
+    def forward(self, emb_NFD: Tensor) -> Tensor:
+        if self.training:
+            raise MemoryError("no room for this")
+        return super().forward(emb_NFD)

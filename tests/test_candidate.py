@@ -1,9 +1,11 @@
 """A candidate trained on reduced data in embedding space."""
 
+import pytest
 import torch
 
-from diet_ray.candidate import fit_candidate
-from diet_ray.config import CandidateConfig
+from diet_ray.candidate import Fitting, fit_candidate
+from diet_ray.config import FitConfig
+from diet_ray.errors import RunError
 from diet_ray.examples import Examples, predict
 from diet_ray.metrics import score_tasks
 from diet_ray.models.ranking import RankingModel
@@ -12,8 +14,8 @@ from diet_ray.models.registry import ModelConfig, build_model
 FIELDS, WIDTH, TASKS = 4, 8, 2
 
 
-def model() -> RankingModel:
-    return build_model(ModelConfig(name="finalnet"), fields=FIELDS, width=WIDTH, tasks=TASKS, seed=0)
+def model(name: str = "finalnet") -> RankingModel:
+    return build_model(ModelConfig(name=name), fields=FIELDS, width=WIDTH, tasks=TASKS, seed=0)
 
 
 def rows(count: int, seed: int, *, flipped: bool = False) -> Examples:
@@ -34,32 +36,65 @@ def auc(trained: RankingModel, validation: Examples) -> float:
     return score_tasks(logits, validation.label_NT.numpy(), ["a", "b"]).auc
 
 
-def fit(trained: RankingModel, reduced: Examples, config: CandidateConfig) -> list[float]:
-    draw = torch.Generator().manual_seed(0)
-    found = fit_candidate(trained, reduced, hard(rows(500, 2)), config, draw)
-    scores = [score.auc for score in found.epochs]
+def fit(trained: RankingModel, reduced: Examples, config: FitConfig) -> list[float]:
+    found = fit_candidate(trained, reduced, hard(rows(500, 2)), config, seed=0)
+    scores = [score.auc for score in found.scores]
     assert scores[found.best] == max(scores)
-    assert found.rows_trained == len(scores) * reduced.rows
     return scores
 
 
 def test_soft_labels_alone_teach_a_candidate() -> None:
     trained = model()
-    scores = fit(trained, rows(2000, 1), CandidateConfig(batch_size=64, epochs=4))
+    scores = fit(trained, rows(2000, 1), FitConfig(batch_size=64, epochs=4))
     assert max(scores) > 0.9
 
 
 def test_the_model_is_left_at_its_best_epoch() -> None:
     trained = model()
-    scores = fit(trained, rows(300, 1), CandidateConfig(batch_size=64, epochs=6, patience=6))
+    scores = fit(trained, rows(300, 1), FitConfig(batch_size=64, epochs=6, patience=6))
     assert abs(auc(trained, hard(rows(500, 2))) - max(scores)) < 1e-9
 
 
 def test_training_stops_when_validation_no_longer_rises() -> None:
     # The wrong teacher: each epoch makes validation worse, so the first one stays the best.
-    scores = fit(model(), rows(2000, 1, flipped=True), CandidateConfig(batch_size=64, epochs=8, patience=2))
+    scores = fit(model(), rows(2000, 1, flipped=True), FitConfig(batch_size=64, epochs=8, patience=2))
     assert len(scores) == 3 and scores[0] == max(scores)
 
 
 def test_a_last_batch_of_one_row_is_no_trouble_for_batch_norm() -> None:
-    fit(model(), rows(65, 1), CandidateConfig(batch_size=64, epochs=1))
+    fit(model(), rows(65, 1), FitConfig(batch_size=64, epochs=1))
+
+
+@pytest.mark.parametrize("name", ["finalnet", "dcn"])  # with and without a batch norm
+def test_a_fitting_saved_after_an_epoch_goes_on_as_if_nothing_had_happened(name: str) -> None:
+    def fresh() -> Fitting:
+        config = FitConfig(batch_size=64, epochs=4, patience=4)
+        return Fitting(model(name), rows(300, 1), hard(rows(200, 2)), config, seed=3)
+
+    whole, first, second = fresh(), fresh(), fresh()
+    for _ in range(2):
+        first.epoch()
+    second.restore(first.save())
+    while not second.finished:
+        second.epoch()
+    while not whole.finished:
+        whole.epoch()
+    assert second.scores == whole.scores and second.best == whole.best
+    whole.keep_best()
+    second.keep_best()
+    for mine, other in zip(
+        whole.model.state_dict().values(), second.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(mine, other)
+
+
+def test_a_damaged_state_and_one_of_another_model_are_refused() -> None:
+    def fresh(name: str) -> Fitting:
+        return Fitting(model(name), rows(100, 1), hard(rows(100, 2)), FitConfig(batch_size=64), seed=0)
+
+    saved = fresh("finalnet")
+    saved.epoch()
+    content = saved.save()
+    for broken, into in ((content[:-50], "finalnet"), (b"", "finalnet"), (content, "dcn")):
+        with pytest.raises(RunError, match="damaged or of another model"):
+            fresh(into).restore(broken)

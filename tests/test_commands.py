@@ -25,7 +25,7 @@ def distill_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> Distill:
     return tyro.cli(Distill, args=list(words), default=Distill.defaults())
 
 
-@pytest.mark.parametrize("command", ["prepare", "distill", "evaluate", "inspect"])
+@pytest.mark.parametrize("command", ["prepare", "distill", "evaluate", "search", "train", "inspect"])
 def test_help_has_an_example(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
@@ -48,6 +48,11 @@ def test_help_has_an_example(
         (("evaluate", "--run", "x", "--methods", "diet,deit"), "--methods holds 'deit'; use cold, warmup"),
         (("evaluate", "--run", "x", "--methods", ","), "--methods is empty"),
         (("evaluate", "--run", "x", "--seeds", "0"), "--seeds is 0"),
+        (("evaluate", "--run", "x", "--candidates", "a.yaml"), "candidate a.yaml cannot be read"),
+        (("search", "--run", "x", "--space", "jiont"), "no search space 'jiont'"),
+        (("search", "--run", "nowhere"), "nowhere is not a run"),
+        (("search", "--run", "x", "--samples", "0"), "--samples is 0"),
+        (("train", "--run", "nowhere", "--candidate", "dcn", "--out", "y"), "nowhere is not a run"),
         (("inspect", "nowhere"), "nowhere is not a run"),
     ],
 )

@@ -4,13 +4,12 @@ import pytest
 import torch
 
 from diet_ray.checkpoint import to_bytes
-from diet_ray.config import TrainingConfig
+from diet_ray.config import CandidateConfig, TrainingConfig
 from diet_ray.errors import ConfigError
 from diet_ray.evaluation import METHODS, REDUCED, CellResult, Method, run_cell
 from diet_ray.examples import Examples
 from diet_ray.learning import learn_block, new_learner
 from diet_ray.log.dataset import PreparedLog
-from diet_ray.models.registry import ModelConfig
 from diet_ray.stage import new_model
 from tests.tiny_run import FIT, TINY
 
@@ -36,15 +35,15 @@ def cell(
     reduced = Examples(torch.randn(shape, generator=draw) / 10, torch.rand(100, 3, generator=draw))
     return run_cell(
         method,
-        ModelConfig(name="finalnet"),
+        CandidateConfig(name="finalnet"),
         seed,
         log=log,
         width=TINY.width,
         training=training,
-        config=FIT,
+        fit=FIT,
         checkpoint=checkpoint,
         reduced=reduced if method in REDUCED else None,
-    )
+    )[1]
 
 
 @pytest.mark.parametrize("method", METHODS)

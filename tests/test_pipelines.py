@@ -21,7 +21,7 @@ from diet_ray.memory import from_arrow
 from diet_ray.run import Run, verify
 from diet_ray.stage import memory_schema
 from pipelines.distill import distill
-from pipelines.evaluate import evaluate, log_of, table
+from pipelines.evaluate import evaluate, load_candidates, log_of, table
 from tests.test_stage import memories
 from tests.tiny_run import FIT, TINY
 
@@ -122,10 +122,12 @@ def test_a_label_group_that_a_block_lacks_is_told_and_no_trouble(
 
 
 def test_evaluation_gives_a_row_per_cell_and_runs_no_cell_twice(run_dir: str, drift_log: str) -> None:
-    found = evaluate(drift_log, run_dir, METHODS, ("finalnet", "tests.own_backbone:Wide"), 1, FIT)
+    found = evaluate(
+        drift_log, run_dir, METHODS, load_candidates(["finalnet", "tests.own_backbone:Wide"]), 1, FIT
+    )
     assert len(found) == 2 * len(METHODS)
     cells = {path: path.stat().st_mtime_ns for path in (Path(run_dir) / "evaluation/cells").iterdir()}
-    again = evaluate(drift_log, run_dir, METHODS, ("finalnet",), 2, FIT)
+    again = evaluate(drift_log, run_dir, METHODS, load_candidates(["finalnet"]), 2, FIT)
     assert len(again) == 2 * len(METHODS)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in cells.items())
     stored = pd.read_parquet(Path(run_dir) / "evaluation/results.parquet")
@@ -137,21 +139,28 @@ def test_evaluation_gives_a_row_per_cell_and_runs_no_cell_twice(run_dir: str, dr
 
 
 def test_cells_trained_in_another_way_are_not_mixed(run_dir: str, drift_log: str) -> None:
-    evaluate(drift_log, run_dir, ("warmup",), ("finalnet",), 1, FIT)
+    evaluate(drift_log, run_dir, ("warmup",), load_candidates(["finalnet"]), 1, FIT)
     with pytest.raises(RunError, match=r"settings\.json differs"):
-        evaluate(drift_log, run_dir, ("warmup",), ("finalnet",), 1, FIT.model_copy(update={"epochs": 1}))
+        evaluate(
+            drift_log,
+            run_dir,
+            ("warmup",),
+            load_candidates(["finalnet"]),
+            1,
+            FIT.model_copy(update={"epochs": 1}),
+        )
 
 
 def test_an_unknown_candidate_is_refused_before_any_training(run_dir: str, drift_log: str) -> None:
     with pytest.raises(ConfigError, match="unknown model 'dcm'"):
-        evaluate(drift_log, run_dir, ("warmup",), ("dcm",), 1, FIT)
+        evaluate(drift_log, run_dir, ("warmup",), load_candidates(["dcm"]), 1, FIT)
 
 
 def test_an_unfinished_run_is_not_evaluated(run_dir: str, drift_log: str, tmp_path: Path) -> None:
     shutil.copytree(run_dir, tmp_path / "run")
     (tmp_path / "run/stages/0003.json").unlink()
     with pytest.raises(RunError, match="has 2 of 3 stages"):
-        evaluate(drift_log, str(tmp_path / "run"), ("warmup",), ("finalnet",), 1, FIT)
+        evaluate(drift_log, str(tmp_path / "run"), ("warmup",), load_candidates(["finalnet"]), 1, FIT)
 
 
 def test_a_memory_of_another_schema_is_refused(run_dir: str, drift_log: str, tmp_path: Path) -> None:
@@ -163,7 +172,7 @@ def test_a_memory_of_another_schema_is_refused(run_dir: str, drift_log: str, tmp
     }
     pq.write_table(stored.replace_schema_metadata({"diet_ray": json.dumps(described)}), path)
     with pytest.raises(RunError, match="memory of another schema: tasks is"):
-        evaluate(drift_log, str(tmp_path / "run"), ("diet",), ("finalnet",), 1, FIT)
+        evaluate(drift_log, str(tmp_path / "run"), ("diet",), load_candidates(["finalnet"]), 1, FIT)
 
 
 def test_a_run_remembers_where_its_log_is(run_dir: str, drift_log: str, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A run and an evaluation that take seconds."""
 
-from diet_ray.config import CandidateConfig, InnerConfig, MethodConfig, OuterConfig, RunConfig
+from diet_ray.config import FitConfig, InnerConfig, MethodConfig, OuterConfig, RunConfig
 from diet_ray.models.registry import ModelConfig
 
 TINY = RunConfig(
@@ -15,4 +15,4 @@ TINY = RunConfig(
     ),
 )
 
-FIT = CandidateConfig(epochs=2, batch_size=32, validation_rows=300)
+FIT = FitConfig(epochs=2, batch_size=32, validation_rows=300)

@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, cast
 
 import torch
@@ -54,8 +54,7 @@ def build_model(config: ModelConfig, *, fields: int, width: int, tasks: int, see
 
     Raises ConfigError naming an unknown architecture, a misspelt option or a backbone of the wrong shape.
     """
-    architecture = _architecture(config.name)
-    _check_options(config, architecture)
+    architecture = check_options(config.name, config.options)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
@@ -82,12 +81,15 @@ def _architecture(name: str) -> Callable[..., nn.Module]:
     return found
 
 
-def _check_options(config: ModelConfig, architecture: Callable[..., nn.Module]) -> None:
+def check_options(name: str, options: Collection[str]) -> Callable[..., nn.Module]:
+    """The architecture of a name; ConfigError where there is none, or it has not one of the options."""
+    architecture = _architecture(name)
     allowed = list(inspect.signature(architecture).parameters)[2:]
-    for option in config.options:
+    for option in options:
         if option not in allowed:
             listed = ", ".join(allowed) or "none"
-            raise ConfigError(f"model {config.name} has no option {option!r}; its options: {listed}")
+            raise ConfigError(f"model {name} has no option {option!r}; its options: {listed}")
+    return architecture
 
 
 def _check_shape(name: str, backbone: object, fields: int, width: int) -> None:

@@ -1,0 +1,65 @@
+"""Train one candidate from the memory of a run and export it."""
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+import ray
+import tyro
+
+from actors.cluster import connect, own_errors
+from actors.evaluating import train_candidate
+from diet_ray.config import FitConfig
+from diet_ray.errors import RunError
+from diet_ray.export import CARD, read_model
+from diet_ray.log.dataset import PreparedLog
+from diet_ray.storage import Folder, absolute
+from pipelines.command import run_command
+from pipelines.evaluate import complete_run, load_candidates, log_of
+from pipelines.progress import bars, console
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a candidate from the memory of a run, then on the subsequent block, and export it.
+
+    $ diet-ray train --run runs/globo --candidate runs/globo/search/best.yaml --out models/best
+
+    $ diet-ray train --run runs/globo --candidate wukong --seed 1 --out models/wukong-1
+
+    Writes OUT/model.safetensors (tables and dense part), OUT/card.json and OUT/README.md (schema, metrics,
+    where it came from). The dense part learns from the memory under the tables of the reference, then the
+    whole model from the subsequent block, as `evaluate` has it.
+    """
+
+    run: str
+    """Directory of a run that has distilled all its blocks."""
+    candidate: str
+    """YAML file of `search`, an architecture's name, or package.module:Class of your own."""
+    out: str
+    """Directory of the exported model; new."""
+    seed: int = 0
+    """Of the initial weights and the order of batches."""
+    data: str | None = None
+    """Directory of the prepared log, where it has moved since the run."""
+    fit: Annotated[FitConfig, tyro.conf.arg(name="")] = FitConfig()
+
+    def __call__(self) -> None:
+        data, run, out = absolute(self.data or log_of(self.run)), absolute(self.run), absolute(self.out)
+        config = complete_run(run, PreparedLog.open(data)).model_dump(mode="json")
+        (candidate,) = load_candidates([self.candidate]).values()
+        if Folder.at(out).exists(CARD):
+            raise RunError(f"{self.out} holds a model already; choose another directory")
+        cluster = connect()
+        given = (candidate.model_dump(mode="json"), self.seed, self.fit.model_dump(), out)
+        task = train_candidate.options(num_gpus=1 if cluster.get("GPU") else 0)
+        with bars() as shown, shown.bar(f"training {candidate.name}", 1, "models") as bar, own_errors():
+            ray.get(task.remote(data, run, config, *given))
+            bar.advance(1)
+        _, card = read_model(Folder.at(out))
+        test = card["metrics"]["test"]
+        console.print(f"{out}: test AUC {test['auc']:.4f}, LogLoss {test['logloss']:.4f}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(Train, "diet-ray train"))

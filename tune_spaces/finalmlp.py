@@ -1,0 +1,15 @@
+"""FinalMLP: its two streams and the gates that select their features."""
+
+from ray import tune
+
+from tune_spaces.space import Space
+
+SPACE = Space(
+    model="finalmlp",
+    options={
+        "hidden1": tune.choice([(32,), (128, 64), (256,), (512, 256), (1024, 512)]),
+        "hidden2": tune.choice([(64,), (128, 64), (256, 128, 64), (512, 256, 128), (1024, 512, 256)]),
+        "gate_hidden": tune.choice([(64,), (256, 128), (1024, 512)]),
+    },
+    learning_rate=tune.loguniform(1e-4, 5e-3),
+)
