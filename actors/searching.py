@@ -12,12 +12,15 @@ from ray import tune
 from actors.evaluating import CellWorker
 from diet_ray.candidate import EpochScore
 from diet_ray.config import CandidateConfig, FitConfig
+from diet_ray.errors import DietError
 from diet_ray.evaluation import new_candidate, validation_rows
 from diet_ray.examples import Examples
 from diet_ray.learning import own_device
 from diet_ray.models.ranking import RankingModel
 from diet_ray.storage import Folder
 from diet_ray.trial import Trial, TrialData, TrialRecord
+
+WORST = 0.0  # AUC
 
 
 class SharedRows(NamedTuple):
@@ -68,20 +71,27 @@ class TuneTrial(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.config, self.trial = new_config, None
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
         return True
 
     def step(self) -> dict[str, Any]:
         # Built here and not in `setup`, where a module of the user's that fails would end the whole search.
         self.trial = self.trial or self._trial()
         replayed = self.trial.told < self.trial.record.epochs
-        best = self.trial.epoch()
-        return {
-            "auc": best.auc,
-            "logloss": best.logloss,
-            "replayed": replayed,
-            "now": self._now()._asdict(),
-            "done": self.trial.finished,
-        }
+        try:
+            best = self.trial.epoch()
+        except Exception as failure:
+            # It is on record. To Tune it is the worst of trials, for an error would cost a new process.
+            if self._poisoned(failure):
+                raise
+            return {"auc": WORST, "now": {}, "done": True}
+        now = {} if replayed else self._now()._asdict()
+        return {"auc": best.auc, "now": now, "done": self.trial.finished}
+
+    def _poisoned(self, failure: Exception) -> bool:
+        """Whether later trials of this process may fail too: an error of a GPU's kernel stays with it."""
+        return self.device == "cuda" and not isinstance(failure, DietError | torch.OutOfMemoryError)
 
     def _now(self) -> EpochScore:
         """The mean over seeds of the epoch just told; a seed that stopped earlier counts with its last."""

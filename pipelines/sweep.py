@@ -160,7 +160,7 @@ class Recorder(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any
     ) -> None:
-        if not result["replayed"]:
+        if result["now"]:
             number = _number(trial)
             board = self.boards.get(number) or self.boards.setdefault(number, Board(self.folder, number))
             board.add(result["training_iteration"], result["now"])

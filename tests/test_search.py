@@ -36,7 +36,7 @@ def own_run(run_dir: str, tmp_path: Path) -> str:
 
 
 def asked(run: str, **changed: Any) -> Search:
-    given = {"space": "finalnet", "samples": 4, "confirm": 1, "max_concurrent": 2, "fit": FIT}
+    given = {"space": "finalnet", "samples": 4, "confirm": 1, "max_concurrent": 1, "fit": FIT}
     return Search(run=run, **{**given, **changed})
 
 
@@ -154,6 +154,7 @@ def own_environment() -> dict[str, str]:
     return {**os.environ, "RAY_ADDRESS": "local"}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_search_killed_twice_repeats_no_finished_trial_and_loses_no_epoch(
     own_run: str, tmp_path: Path
