@@ -29,6 +29,7 @@ from diet_ray.selection import boundary_rows, random_rows
 from diet_ray.stage import budget
 from diet_ray.storage import FileStamp, absolute
 from pipelines.command import option, run_command
+from pipelines.lending import LentReference
 from pipelines.progress import Bars, bars, console
 from pipelines.recipe import Recipe, load_recipe
 
@@ -54,16 +55,19 @@ class Distill:
     """Directory of the run; new, or one to go on with."""
     config: str | None = None
     """A recipe (globo, kuairand, tmall, taobao, demo, paper) or a YAML file; options below override it."""
+    reference_of: str | None = None
+    """A finished run whose reference model is used instead of training one; it must fit in every setting."""
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
 
     @classmethod
     def defaults(cls) -> "Distill":
         """What holds where no option says otherwise: the recipe that --config names."""
         named = option("--config")
-        return cls(tyro.MISSING, tyro.MISSING, None, load_recipe(named) if named else Recipe())
+        return cls(tyro.MISSING, tyro.MISSING, settings=load_recipe(named) if named else Recipe())
 
     def __call__(self) -> None:
-        distill(self.data, self.run, self.settings.run_config(), self.settings.resources)
+        config, resources = self.settings.run_config(), self.settings.resources
+        distill(self.data, self.run, config, resources, self.reference_of)
 
 
 class Trained(NamedTuple):
@@ -74,11 +78,17 @@ class Trained(NamedTuple):
     seconds: float
 
 
-def distill(data: str, run: str, config: RunConfig, resources: ResourceConfig) -> Run:
-    """Distil every historical block of the log at `data` into the run directory; return the run."""
+def distill(
+    data: str, run: str, config: RunConfig, resources: ResourceConfig, reference_of: str | None = None
+) -> Run:
+    """Distil every historical block of the log at `data` into the run directory; return the run.
+
+    reference_of: a finished run that lends its checkpoints.
+    """
     data, run = absolute(data), absolute(run)
     log = PreparedLog.open(data)
     known = {**config.model_dump(mode="json"), "log": log.name, "fingerprint": log.fingerprint}
+    lent = LentReference(reference_of, config, log.fingerprint, len(log.history)) if reference_of else None
     opened = Run.open(run, known)
     opened.folder.write_json(LOG_OF_RUN, {"data": data})
     if opened.stage == len(log.history):
@@ -89,7 +99,7 @@ def distill(data: str, run: str, config: RunConfig, resources: ResourceConfig) -
     console.print(f"{found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs: {planned.told()}")
     if opened.stage:
         console.print(f"going on after stage {opened.stage}")
-    driver = Driver(log, opened, config, data, run, planned)
+    driver = Driver(log, opened, config, data, run, planned, lent)
     with bars() as shown, ThreadPoolExecutor(1) as ahead:
         driver.run_stages(shown, ahead)
     return opened
@@ -99,9 +109,16 @@ class Driver:
     """Decides what comes next and commits."""
 
     def __init__(
-        self, log: PreparedLog, run: Run, config: RunConfig, data: str, url: str, planned: Plan
+        self,
+        log: PreparedLog,
+        run: Run,
+        config: RunConfig,
+        data: str,
+        url: str,
+        planned: Plan,
+        lent: LentReference | None,
     ) -> None:
-        self.log, self.run, self.config = log, run, config
+        self.log, self.run, self.config, self.lent = log, run, config, lent
         claim = {"num_cpus": planned.num_cpus, "num_gpus": planned.num_gpus}
         made = (data, url, config.model_dump(mode="json"), planned.threads)
         self.reference = remote(ReferenceModel).options(**claim).remote(*made)
@@ -119,6 +136,8 @@ class Driver:
 
     def _train(self, stage: int, shown: Bars) -> Trained:
         started = time.perf_counter()
+        if self.lent:
+            return Trained(*self.lent.copy(stage, self.run), time.perf_counter() - started)
         block = self.log.history[stage - 1]
         with shown.bar(f"reference learns block {block.name}", block.rows, "rows") as bar:
             call = self.reference.train.options(num_returns="streaming").remote(stage)

@@ -1,0 +1,65 @@
+"""Do cheap scores rank candidates as full training does?
+
+Shape suffixes: C candidates.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import kendalltau, spearmanr
+
+Array = NDArray[np.floating]
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+
+class Estimate(NamedTuple):
+    """A statistic with the percentile bootstrap interval over candidates."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Agreement(NamedTuple):
+    """How far scores agree with the truth; higher scores are better."""
+
+    candidates: int
+    kendall: Estimate  # tau-b
+    spearman: Estimate
+    regret: Estimate  # truth of its best candidate less the truth of the one that the scores pick
+
+
+def agreement(truth_C: Array, score_C: Array, draw: np.random.Generator) -> Agreement:
+    """Compare two scorings of the same candidates.
+
+    Raises ValueError where they are not of one length, of fewer than three candidates, or not finite.
+    """
+    truth_C, score_C = np.asarray(truth_C, float), np.asarray(score_C, float)
+    if truth_C.shape != score_C.shape or truth_C.ndim != 1 or len(truth_C) < 3:
+        raise ValueError(f"scores of shapes {truth_C.shape} and {score_C.shape}: need two of one length >= 3")
+    if not (np.isfinite(truth_C).all() and np.isfinite(score_C).all()):
+        raise ValueError("scores are not finite")
+    drawn = (draw.integers(len(truth_C), size=len(truth_C)) for _ in range(RESAMPLES))
+    # A resample of one candidate, again and again, has no order.
+    resampled = [rows for rows in drawn if np.ptp(truth_C[rows]) > 0 and np.ptp(score_C[rows]) > 0]
+
+    def estimated(statistic: Callable[[Array, Array], float]) -> Estimate:
+        values = np.array([statistic(truth_C[rows], score_C[rows]) for rows in resampled])
+        low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return Estimate(statistic(truth_C, score_C), float(low), float(high))
+
+    return Agreement(
+        len(truth_C),
+        estimated(lambda truth, score: float(kendalltau(truth, score).statistic)),
+        estimated(lambda truth, score: float(spearmanr(truth, score).statistic)),
+        estimated(regret),
+    )
+
+
+def regret(truth_C: Array, score_C: Array) -> float:
+    """What picking by the scores costs, in the unit of the truth; of equal scores the first is picked."""
+    return float(truth_C.max() - truth_C[int(score_C.argmax())])

@@ -1,0 +1,61 @@
+"""A run may borrow the reference of another instead of training its own."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from actors.cluster import ResourceConfig
+from actors.run_worker import checkpoint_path, memory_path
+from diet_ray.config import RunConfig
+from diet_ray.errors import RunError
+from diet_ray.run import Run, verify
+from pipelines.distill import distill
+from tests.tiny_run import TINY
+
+
+def changed(**update: object) -> RunConfig:
+    return RunConfig.model_validate({**TINY.model_dump(), **update})
+
+
+def lent(drift_log: str, run: Path, run_dir: str, config: RunConfig = TINY) -> Run:
+    return distill(drift_log, str(run), config, ResourceConfig(), run_dir)
+
+
+def test_a_borrowed_reference_gives_the_memory_of_a_trained_one(
+    drift_log: str, run_dir: str, tmp_path: Path
+) -> None:
+    run = lent(drift_log, tmp_path, run_dir)
+    for stage in (1, 2, 3):
+        verify(run, stage)
+        for path in (checkpoint_path(stage), memory_path(stage)):
+            assert (tmp_path / path).read_bytes() == (Path(run_dir) / path).read_bytes()
+    assert [r.metrics["training_loss"] for r in run.records] == [
+        r.metrics["training_loss"] for r in Run.read(run_dir).records
+    ]
+
+
+def test_a_run_of_another_ratio_may_borrow(drift_log: str, run_dir: str, tmp_path: Path) -> None:
+    run = lent(drift_log, tmp_path, run_dir, changed(ratio=0.02))
+    assert run.records[-1].metrics["memory"]["rows"] < Run.read(run_dir).records[-1].metrics["memory"]["rows"]
+
+
+@pytest.mark.parametrize("key", ["seed", "width", "reference", "training"])
+def test_a_reference_trained_otherwise_is_refused_and_the_key_named(
+    drift_log: str, run_dir: str, tmp_path: Path, key: str
+) -> None:
+    other = {"seed": 1, "width": 4, "reference": {"name": "dcn"}, "training": {"batch_size": 64}}[key]
+    with pytest.raises(RunError, match=f"cannot be used: {key} is"):
+        lent(drift_log, tmp_path, run_dir, changed(**{key: other}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unfinished_or_damaged_lender_is_refused(drift_log: str, run_dir: str, tmp_path: Path) -> None:
+    lender = tmp_path / "lender"
+    shutil.copytree(run_dir, lender)
+    (lender / checkpoint_path(2)).write_bytes(b"nothing")
+    with pytest.raises(RunError, match=r"cannot be used: .*checkpoint\.safetensors has 7 bytes"):
+        lent(drift_log, tmp_path / "a", str(lender))
+    (lender / "stages/0003.json").unlink()
+    with pytest.raises(RunError, match="has 2 of 3 stages"):
+        lent(drift_log, tmp_path / "b", str(lender))
