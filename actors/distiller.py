@@ -7,6 +7,7 @@ from actors.reference import with_progress
 from actors.run_worker import RunWorker, checkpoint_path, memory_path
 from diet_ray.distiller import Progress
 from diet_ray.memory import Memory, from_arrow, to_arrow
+from diet_ray.peak_memory import forget_peak, peak_bytes
 from diet_ray.selection import Collected
 from diet_ray.stage import composition, memory_schema, next_memory
 
@@ -21,6 +22,7 @@ class Distiller(RunWorker):
 
         def work(report: Callable[[int], None]) -> Any:
             losses: list[float] = []
+            forget_peak()
 
             def note(progress: Progress) -> None:
                 losses.append(progress.outer_loss)
@@ -43,7 +45,7 @@ class Distiller(RunWorker):
             )
             table = to_arrow(memory, schema, reference=checkpoint_path(stage))
             stamp = self.folder.write_parquet(memory_path(stage), table)
-            return stamp, {**composition(memory, old), "outer_loss": losses}
+            return stamp, {**composition(memory, old), "outer_loss": losses, "peak_bytes": peak_bytes()}
 
         yield from with_progress(work)
 

@@ -19,6 +19,7 @@ from diet_ray.seeding import numpy_generator
 from diet_ray.selection import LocalScorer, PartScorer, el2n_rows, kmeans_rows, random_rows
 from diet_ray.stage import budget, memory_schema
 from diet_ray.storage import Folder
+from diet_ray.trajectory import Point, full_trajectory, reduced_trajectory
 
 
 class CellWorker(RunWorker):
@@ -38,6 +39,16 @@ class CellWorker(RunWorker):
             checkpoint=None if method in WITHOUT_TABLES else self._newest_checkpoint(),
             reduced=self.reduced(method, seed) if method in REDUCED else None,
         )
+
+    def trajectory(
+        self, method: Method, candidate: dict[str, Any], seed: int, fit: dict[str, Any]
+    ) -> list[Point]:
+        """Validation AUC along the training of `full`, or of a method with reduced rows."""
+        shape = (self.log, self.config.width, self.config.training, FitConfig.model_validate(fit))
+        own = CandidateConfig.model_validate(candidate)
+        if method == "full":
+            return full_trajectory(own, seed, *shape)
+        return reduced_trajectory(own, seed, *shape, self._newest_checkpoint(), self.reduced(method, seed))
 
     def _newest_checkpoint(self) -> bytes:
         return self.folder.read(checkpoint_path(len(self.log.history)))
@@ -104,6 +115,20 @@ def train_candidate(
     learner, result = worker.run("diet", candidate, seed, fit)
     known = {"seed": seed, "fit": fit, **worker.provenance()}
     write_model(Folder.at(out), learner, CandidateConfig.model_validate(candidate), worker.log, result, known)
+
+
+@ray.remote(num_cpus=1, max_retries=2)
+def trace_cell(
+    data: str,
+    run: str,
+    config: dict[str, Any],
+    method: Method,
+    candidate: dict[str, Any],
+    seed: int,
+    fit: dict[str, Any],
+) -> list[Point]:
+    """The trajectory of a cell, in one thread."""
+    return CellWorker(data, run, config, threads=1).trajectory(method, candidate, seed, fit)
 
 
 @ray.remote(num_cpus=1, max_retries=2)

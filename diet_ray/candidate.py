@@ -59,7 +59,11 @@ class Fitting:
 
         Raises DataError where the model has diverged.
         """
-        self._train()
+        self.train()
+        return self.score()
+
+    def score(self) -> EpochScore:
+        """Score the validation rows and keep the weights where they are the best yet."""
         logit_NT = predict(self.model, self.validation.emb_NFD).cpu().numpy()
         names = [str(task) for task in range(logit_NT.shape[1])]
         found = score_tasks(logit_NT, self.validation.label_NT.cpu().numpy(), names)
@@ -68,7 +72,8 @@ class Fitting:
             self.best_weights = {name: part.clone() for name, part in self.model.state_dict().items()}
         return self.scores[-1]
 
-    def _train(self) -> None:
+    def train(self) -> None:
+        """Pass once over the reduced rows."""
         self.model.train()
         for rows_B in self._order().to(self.reduced.emb_NFD.device).split(self.config.batch_size):
             if len(rows_B) == 1 and self.reduced.rows > 1:

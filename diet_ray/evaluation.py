@@ -17,6 +17,7 @@ from diet_ray.log.dataset import PreparedLog
 from diet_ray.metrics import Scores
 from diet_ray.models.ranking import RankingModel
 from diet_ray.models.registry import build_model
+from diet_ray.peak_memory import forget_peak, peak_bytes
 from diet_ray.recommender import Recommender
 from diet_ray.seeding import derived_seed, numpy_generator
 
@@ -34,6 +35,7 @@ class CellResult(NamedTuple):
     rows_trained: int  # row visits, of reduced and of real rows
     seconds_history: float  # learning what stands for history, its validation passes included
     seconds: float
+    peak_bytes: int  # peak_memory.peak_bytes
 
     def flat(self) -> dict[str, Any]:
         """What a row of results.parquet says of the cell, besides its name."""
@@ -47,6 +49,7 @@ class CellResult(NamedTuple):
             "rows_trained": self.rows_trained,
             "seconds_history": self.seconds_history,
             "seconds": self.seconds,
+            "peak_bytes": self.peak_bytes,
             "epochs": self.epochs,
         }
         for task, score in self.after.tasks.items():
@@ -72,6 +75,7 @@ def run_cell(
     reduced: the rows of random, kmeans, el2n or diet.
     """
     started = time.perf_counter()
+    forget_peak()
     model = new_candidate(candidate, seed, fields=len(log.fields), width=width, tasks=len(log.tasks))
     learner = new_learner(model, log, width, training, candidate.learning_rate)
     epochs: list[float] = []
@@ -101,7 +105,8 @@ def run_cell(
     scored = evaluate_block(learner, log, log.blocks["validation"])
     rows_trained += subsequent.rows
     seconds = time.perf_counter() - started
-    return learner, CellResult(after, before, scored, epochs, rows_trained, seconds_history, seconds)
+    costs = (rows_trained, seconds_history, seconds, peak_bytes())
+    return learner, CellResult(after, before, scored, epochs, *costs)
 
 
 def new_candidate(

@@ -10,7 +10,9 @@ from pipelines.distill import Distill
 from pipelines.evaluate import Evaluate
 from pipelines.inspecting import Inspect
 from pipelines.prepare import Prepare
+from pipelines.report import Report
 from pipelines.search import Search
+from pipelines.study import Study
 from pipelines.train import Train
 
 ABOUT = "Streaming dataset distillation for recommender models, on Ray."
@@ -29,6 +31,8 @@ def _run() -> None:
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Search, tyro.conf.subcommand("search")]
         | Annotated[Train, tyro.conf.subcommand("train")]
+        | Annotated[Study, tyro.conf.subcommand("study")]
+        | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     )
     tyro.cli(commands, prog="diet-ray", description=ABOUT)()  # type: ignore[arg-type]

@@ -125,7 +125,21 @@ def evaluate(
     seeds: int,
     fit: FitConfig,
 ) -> pd.DataFrame:
-    """Run the missing cells, write RUN/evaluation/results.parquet and .json, return all results asked for.
+    """`run_cells`, and RUN/evaluation/results.parquet and .json of what was asked for."""
+    results = run_cells(data, run, methods, candidates, seeds, fit)
+    write_table(Folder.at(run), "evaluation/results", results)
+    return results
+
+
+def run_cells(
+    data: str,
+    run: str,
+    methods: tuple[Method, ...],
+    candidates: dict[str, CandidateConfig],
+    seeds: int,
+    fit: FitConfig,
+) -> pd.DataFrame:
+    """Run the missing cells; return one row for each that was asked for.
 
     Raises RunError where the run is not complete, ConfigError where a candidate cannot be built.
     """
@@ -147,10 +161,13 @@ def evaluate(
     if missing:
         connect()
         _run(missing, candidates, folder, data, run, config, fit)
-    results = pd.DataFrame([folder.read_json(cell.path) for cell in cells])
-    folder.write_parquet("evaluation/results.parquet", pa.Table.from_pandas(results, preserve_index=False))
-    folder.write_json("evaluation/results.json", json.loads(results.to_json(orient="records")))
-    return results
+    return pd.DataFrame([folder.read_json(cell.path) for cell in cells])
+
+
+def write_table(folder: Folder, path: str, rows: pd.DataFrame) -> None:
+    """Write `path`.parquet and `path`.json."""
+    folder.write_parquet(f"{path}.parquet", pa.Table.from_pandas(rows, preserve_index=False))
+    folder.write_json(f"{path}.json", json.loads(rows.to_json(orient="records")))
 
 
 def complete_run(run: str, log: PreparedLog) -> RunConfig:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 import pandas as pd
-import pyarrow as pa
 import ray
 import tyro
 import yaml
@@ -29,7 +28,7 @@ from diet_ray.run import Run
 from diet_ray.storage import Folder, absolute
 from diet_ray.trial import TrialRecord
 from pipelines.command import run_command
-from pipelines.evaluate import complete_run, log_of
+from pipelines.evaluate import complete_run, log_of, write_table
 from pipelines.progress import Bars, bars, console
 from pipelines.sweep import Scheduler, Searcher, Sweep, records, run_sweep
 from tune_spaces.space import Spaces, load_space
@@ -222,8 +221,7 @@ def _publish(asked: Search, folder: Folder) -> pd.DataFrame:
     if results.empty:
         return results
     results = results.sort_values(["confirmed_validation_auc", "auc"], ascending=False, ignore_index=True)
-    folder.write_parquet("results.parquet", pa.Table.from_pandas(results, preserve_index=False))
-    folder.write_json("results.json", json.loads(results.to_json(orient="records")))
+    write_table(folder, "results", results)
     if results["auc"].notna().any():
         best = next(record for record in found if record.number == results["number"][0])
         folder.write("best.yaml", yaml.safe_dump(best.candidate.model_dump(mode="json")).encode())

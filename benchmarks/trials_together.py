@@ -1,0 +1,119 @@
+"""Is it faster to train several seeds of one candidate together by torch.func.vmap than one after another?
+
+    $ python benchmarks/trials_together.py --out together.json
+
+The same steps of Adam, on the same batches, by a loop over models and by one vmap over their stacked
+parameters, in one thread (or on the GPU where there is one). A ratio above 1 says that vmap is faster.
+Takes a minute.
+"""
+
+import copy
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from diet_ray.config import CandidateConfig
+from diet_ray.evaluation import new_candidate
+from diet_ray.examples import example_loss
+from diet_ray.learning import own_device
+
+FIELDS, WIDTH, TASKS = 12, 32, 3
+SIZES = {"small": [32], "medium": [256, 128], "published": [1024, 512, 256]}
+
+
+@dataclass(frozen=True)
+class Options:
+    seeds: tuple[int, ...] = (2, 4, 8)
+    """Models trained together."""
+    batch: int = 256
+    steps: int = 20
+    out: Path | None = None
+    """JSON file of the result."""
+
+
+def batches(options: Options, device: str) -> list[tuple[Tensor, Tensor]]:
+    draw = torch.Generator().manual_seed(0)
+    shape = (options.batch, FIELDS, WIDTH)
+    return [
+        (
+            (torch.randn(shape, generator=draw) * 0.03).to(device),
+            torch.rand(options.batch, TASKS, generator=draw).to(device),
+        )
+        for _ in range(options.steps)
+    ]
+
+
+def one_after_another(models: list[nn.Module], rows: list[tuple[Tensor, Tensor]]) -> None:
+    for model in models:
+        optimiser = torch.optim.Adam(model.parameters())
+        for emb_NFD, label_NT in rows:
+            optimiser.zero_grad()
+            example_loss(model(emb_NFD), label_NT).mean().backward()
+            optimiser.step()
+
+
+def together(models: list[nn.Module], rows: list[tuple[Tensor, Tensor]]) -> None:
+    params, buffers = stack_module_state(models)
+    base = copy.deepcopy(models[0]).to("meta")
+    optimiser = torch.optim.Adam(params.values())
+
+    def loss(own: dict[str, Tensor], state: dict[str, Tensor], emb_NFD: Tensor, label_NT: Tensor) -> Tensor:
+        return example_loss(functional_call(base, (own, state), (emb_NFD,)), label_NT).mean()
+
+    for emb_NFD, label_NT in rows:
+        optimiser.zero_grad()
+        # The sum over models gives each its own gradient.
+        vmap(loss, in_dims=(0, 0, None, None))(params, buffers, emb_NFD, label_NT).sum().backward()
+        optimiser.step()
+    for number, model in enumerate(models):
+        model.load_state_dict({name: part[number].detach() for name, part in params.items()})
+
+
+def seconds(train: object, models: list[nn.Module], rows: list[tuple[Tensor, Tensor]], device: str) -> float:
+    train(copy.deepcopy(models), rows[:2])  # type: ignore[operator]
+    if device == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    train(models, rows)  # type: ignore[operator]
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def main(options: Options) -> None:
+    torch.set_num_threads(1)
+    device = own_device()
+    rows = batches(options, device)
+    found = []
+    for size, hidden in SIZES.items():
+        candidate = CandidateConfig(name="dcn", options={"hidden": hidden})
+        for seeds in options.seeds:
+            models = [
+                new_candidate(candidate, seed, fields=FIELDS, width=WIDTH, tasks=TASKS).to(device)
+                for seed in range(seeds)
+            ]
+            other = copy.deepcopy(models)
+            slow = seconds(one_after_another, models, rows, device)
+            fast = seconds(together, other, rows, device)
+            apart = max(
+                float((a - b).abs().max())
+                for mine, its in zip(models, other, strict=True)
+                for a, b in zip(mine.parameters(), its.parameters(), strict=True)
+            )
+            assert apart < 1e-2, f"the two ways differ by {apart}"
+            found.append(
+                {"size": size, "seeds": seeds, "ratio": slow / fast, "device": device, "apart": apart}
+            )
+            print(f"DCN {size}, {seeds} seeds, {device}: x {slow / fast:.2f} (weights differ by {apart:.0e})")
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

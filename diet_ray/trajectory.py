@@ -1,0 +1,92 @@
+"""How fast a candidate learns: validation AUC along full and distilled training (Figure 1)."""
+
+import time
+from typing import Any, NamedTuple
+
+from diet_ray.candidate import Fitting
+from diet_ray.checkpoint import restore_tables
+from diet_ray.config import CandidateConfig, FitConfig, TrainingConfig
+from diet_ray.evaluation import new_candidate, validation_rows
+from diet_ray.examples import Examples, predict
+from diet_ray.learning import learn_block, new_learner
+from diet_ray.log.dataset import PreparedLog
+from diet_ray.metrics import score_tasks
+from diet_ray.recommender import Recommender
+
+POINTS = 30  # of a curve of full training
+
+
+class Point(NamedTuple):
+    steps: int  # of the optimiser
+    seconds: float  # of training, validation left out
+    auc: float  # on the validation rows, mean over tasks
+
+
+def full_trajectory(
+    candidate: CandidateConfig,
+    seed: int,
+    log: PreparedLog,
+    width: int,
+    training: TrainingConfig,
+    fit: FitConfig,
+) -> list[Point]:
+    """One epoch over all history, scored POINTS times on the way."""
+    learner = _learner(candidate, seed, log, width, training)
+    every = max(1, sum(block.rows for block in log.history) // training.batch_size // POINTS)
+    curve: list[Point] = []
+    steps, trained, started = 0, 0.0, time.perf_counter()
+
+    def note(rows: int) -> None:
+        nonlocal steps, trained, started
+        steps += 1
+        if steps % every == 0:
+            trained += time.perf_counter() - started
+            # Embedded anew: the tables learn too.
+            validation = validation_rows(learner, log, fit.validation_rows)
+            curve.append(Point(steps, trained, _auc(learner, validation)))
+            learner.dense.train()
+            started = time.perf_counter()
+
+    for block in log.history:
+        learn_block(learner, log, block, training, seed, note)
+    return curve
+
+
+def reduced_trajectory(
+    candidate: CandidateConfig,
+    seed: int,
+    log: PreparedLog,
+    width: int,
+    training: TrainingConfig,
+    fit: FitConfig,
+    checkpoint: bytes,
+    reduced: Examples,
+) -> list[Point]:
+    """Epochs over reduced rows under the reference's tables, each scored."""
+    learner = _learner(candidate, seed, log, width, training)
+    restore_tables(learner, checkpoint)
+    validation = validation_rows(learner, log, fit.validation_rows)
+    fitting = Fitting(learner.dense, reduced.to(learner.device), validation, candidate.fitted_by(fit), seed)
+    steps_per_epoch = -(-reduced.rows // fit.batch_size)
+    curve: list[Point] = []
+    trained = 0.0
+    while not fitting.finished:
+        started = time.perf_counter()
+        fitting.train()
+        trained += time.perf_counter() - started
+        fitting.score()
+        curve.append(Point(steps_per_epoch * len(fitting.scores), trained, fitting.scores[-1].auc))
+    return curve
+
+
+def _learner(
+    candidate: CandidateConfig, seed: int, log: PreparedLog, width: int, training: TrainingConfig
+) -> Recommender:
+    shape: dict[str, Any] = {"fields": len(log.fields), "width": width, "tasks": len(log.tasks)}
+    return new_learner(new_candidate(candidate, seed, **shape), log, width, training, candidate.learning_rate)
+
+
+def _auc(learner: Recommender, rows: Examples) -> float:
+    logit_NT = predict(learner.dense, rows.emb_NFD).cpu().numpy()
+    names = [str(task) for task in range(logit_NT.shape[1])]
+    return score_tasks(logit_NT, rows.label_NT.cpu().numpy(), names).auc

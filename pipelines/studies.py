@@ -1,0 +1,187 @@
+"""The studies of the paper and our own, as recipes: which runs and cells they need, what they should show.
+
+Each returns a table with one row per cell. Whatever a study needs is kept in the run directory: cells in
+RUN/evaluation, runs that differ from RUN in one setting in RUN/studies/runs/NAME. Times are rough, of two CPU
+cores on the Globo log (1.6 M rows of history).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from diet_ray.config import CandidateConfig, RunConfig
+from diet_ray.evaluation import METHODS, Method
+from diet_ray.models.registry import ARCHITECTURES
+from diet_ray.ranking import agreement
+from diet_ray.seeding import numpy_generator
+from pipelines.study_context import StudyContext
+from tune_spaces.space import load_space, sample
+
+PUBLISHED = {name: CandidateConfig(name=name) for name in ARCHITECTURES}
+RATIOS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.05)
+RANKED: tuple[Method, ...] = ("full", "diet", "random", "warmup", "cold")
+
+
+def table3(study: StudyContext) -> pd.DataFrame:
+    """Table 3: every method with every architecture.
+
+    Shows: DIET above all reduced rows, near full training. Takes three hours.
+
+        diet-ray study table3 --run runs/globo --seeds 5
+    """
+    return study.cells(METHODS, PUBLISHED)
+
+
+def table4(study: StudyContext) -> pd.DataFrame:
+    """Table 4: memory fusion (MF), target selection (TS) and memory selection (MS), each switched off.
+
+    Shows: each switched off lowers AUC. Takes an hour and a half.
+
+        diet-ray study table4 --run runs/globo --seeds 5
+    """
+    base = study.config.model_dump()
+    method = base["method"]
+    without = {
+        "without MF": {**method, "boundary": {**method["boundary"], "fusion": False}},
+        "without TS": {**method, "outer": {**method["outer"], "target_selection": False}},
+        "without MS": {**method, "outer": {**method["outer"], "memory_selection": False}},
+        "not optimised": {**method, "outer": {**method["outer"], "iterations": 0}},
+    }
+    variants = {
+        name: RunConfig.model_validate({**base, "method": changed}) for name, changed in without.items()
+    }
+    return study.variants({"DIET": study.config, **variants}, ("diet",), PUBLISHED)
+
+
+def figure3(study: StudyContext) -> pd.DataFrame:
+    """Figure 3: ratio of the memory against architecture of the reference.
+
+    Shows: AUC rises with the ratio and levels off; a stronger reference lifts all candidates. Takes a day:
+    thirty runs.
+
+        diet-ray study figure3 --run runs/globo --seeds 1
+    """
+    base = study.config.model_dump()
+    variants = {
+        f"{reference} {ratio:.1%}": RunConfig.model_validate(
+            {**base, "ratio": ratio, "reference": {"name": reference}}
+        )
+        for reference in ARCHITECTURES
+        for ratio in RATIOS
+    }
+    return study.variants(variants, ("diet", "random"), PUBLISHED)
+
+
+def ratio(study: StudyContext) -> pd.DataFrame:
+    """The column of Figure 3 that has the run's own reference. Takes three hours.
+
+    diet-ray study ratio --run runs/globo --seeds 1
+    """
+    base = study.config.model_dump()
+    variants = {f"{value:.1%}": RunConfig.model_validate({**base, "ratio": value}) for value in RATIOS}
+    return study.variants(variants, ("diet", "random"), PUBLISHED)
+
+
+def table5(study: StudyContext) -> pd.DataFrame:
+    """Table 5: seconds per epoch and peak memory of full training, distillation and distilled training.
+
+    Shows: an epoch of distilled training costs a fraction of one of full training. Takes an hour.
+
+        diet-ray study table5 --run runs/globo --seeds 1
+    """
+    cells = study.cells(("full", "diet"), PUBLISHED)
+    cells["epochs_trained"] = [max(1, len(epochs)) for epochs in cells["epochs"]]
+    cells["seconds_epoch"] = cells["seconds_history"] / cells["epochs_trained"]
+    columns = [
+        "method",
+        "candidate",
+        "seed",
+        "epochs_trained",
+        "seconds_epoch",
+        "seconds_history",
+        "peak_bytes",
+    ]
+    stages = [
+        {
+            "method": "distillation",
+            "candidate": study.config.reference.name,
+            "seed": record.stage,
+            "seconds_history": record.metrics["seconds"]["score"] + record.metrics["seconds"]["distil"],
+            "peak_bytes": record.metrics["memory"].get("peak_bytes"),
+        }
+        for record in study.run.records
+    ]
+    return pd.concat([cells[columns], pd.DataFrame(stages)], ignore_index=True)
+
+
+def figure1(study: StudyContext) -> pd.DataFrame:
+    """Figure 1: validation AUC along the steps of full training, of DIET and of random rows.
+
+    Shows: distilled training is at its best after a small part of the steps. Takes an hour.
+
+        diet-ray study figure1 --run runs/globo --seeds 1
+    """
+    return study.trajectories(("full", "diet", "random"), PUBLISHED)
+
+
+def ranking(study: StudyContext) -> pd.DataFrame:
+    """Ranking: do candidates trained on reduced rows rank as they do after full training?
+
+    32 candidates of the joint space, of 80 thousand to 4 million parameters, their learning rates over a
+    factor of 50. Shows: a high Kendall tau, near that of full training with another seed. Takes six hours.
+
+        diet-ray study ranking --run runs/globo --seeds 2
+    """
+    spaces = load_space("joint")
+    # The candidates of `diet-ray search --space joint --samples 32`.
+    drawn = {f"joint{n:02d}": sample(spaces, numpy_generator(0, "search", n)) for n in range(32)}
+    return study.cells(RANKED, drawn)
+
+
+STUDIES: dict[str, Callable[[StudyContext], pd.DataFrame]] = {
+    "table3": table3,
+    "table4": table4,
+    "table5": table5,
+    "figure1": figure1,
+    "figure3": figure3,
+    "ratio": ratio,
+    "ranking": ranking,
+}
+
+
+def ranking_agreement(cells: pd.DataFrame) -> pd.DataFrame:
+    """Agreement of each method's scores with full training, one row per method.
+
+    kendall, spearman, regret: of means over seeds, on the test block, with 95 % intervals over candidates.
+    kendall_single: mean over pairs of one seed of the method and one of full training; for `full` of two
+    different seeds, which is the ceiling. cost_ratio: seconds of full training over seconds of the method.
+    """
+    scores = {
+        m: mine.pivot_table(index="candidate", columns="seed", values="auc")
+        for m, mine in cells.groupby("method")
+    }
+    seconds = cells.groupby("method")["seconds"].mean()
+    truth = scores["full"]
+    rows = []
+    for method, own in scores.items():
+        pairs = [
+            agreement(truth[t].to_numpy(), own[s].to_numpy(), numpy_generator(0, "pair")).kendall.value
+            for t in truth
+            for s in own
+            if method != "full" or s != t
+        ]
+        row: dict[str, Any] = {
+            "method": method,
+            "kendall_single": sum(pairs) / len(pairs) if pairs else float("nan"),
+            "cost_ratio": seconds["full"] / seconds[method],
+        }
+        if method != "full":
+            mean = own.mean(axis=1).loc[truth.index].to_numpy()
+            found = agreement(truth.mean(axis=1).to_numpy(), mean, numpy_generator(0, "bootstrap"))
+            row["candidates"] = found.candidates
+            for name, estimate in found._asdict().items():
+                if name != "candidates":
+                    row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+        rows.append(row)
+    return pd.DataFrame(rows)

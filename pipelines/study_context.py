@@ -1,0 +1,76 @@
+"""What a study works with: a finished run, cells evaluated in it, runs that differ from it in a setting."""
+
+import re
+
+import pandas as pd
+import ray
+
+from actors.cluster import ResourceConfig, connect, own_errors
+from actors.evaluating import trace_cell
+from diet_ray.config import CandidateConfig, FitConfig, RunConfig
+from diet_ray.evaluation import Method
+from diet_ray.run import Run
+from pipelines.distill import distill
+from pipelines.evaluate import run_cells
+from pipelines.lending import KEYS
+from pipelines.progress import bars, console
+
+Candidates = dict[str, CandidateConfig]
+
+
+class StudyContext:
+    def __init__(self, data: str, url: str, config: RunConfig, seeds: int, fit: FitConfig) -> None:
+        self.data, self.url, self.config, self.seeds, self.fit = data, url, config, seeds, fit
+        self.run = Run.read(url)
+
+    def cells(self, methods: tuple[Method, ...], candidates: Candidates) -> pd.DataFrame:
+        return run_cells(self.data, self.url, methods, candidates, self.seeds, self.fit)
+
+    def variants(
+        self, configs: dict[str, RunConfig], methods: tuple[Method, ...], candidates: Candidates
+    ) -> pd.DataFrame:
+        """Cells of runs that differ in their config, with a column `variant`; the run itself may be one."""
+        found = []
+        for name, config in configs.items():
+            url = self.url if config == self.config else self._distilled(name, config)
+            cells = run_cells(self.data, url, methods, candidates, self.seeds, self.fit)
+            found.append(cells.assign(variant=name))
+        return pd.concat(found, ignore_index=True)
+
+    def _distilled(self, name: str, config: RunConfig) -> str:
+        """The run of a variant; it borrows the reference where that would be trained alike."""
+        url = f"{self.url}/studies/runs/{re.sub('[^a-z0-9.]+', '-', name.lower())}"
+        same = all(getattr(config, key) == getattr(self.config, key) for key in KEYS if key != "fingerprint")
+        console.print(f"variant {name}: {url}")
+        distill(self.data, url, config, ResourceConfig(), self.url if same else None)
+        return url
+
+    def trajectories(self, methods: tuple[Method, ...], candidates: Candidates) -> pd.DataFrame:
+        """Columns method, candidate, seed, steps, seconds, auc; one row per point of a curve."""
+        folder, config, fit = self.run.folder, self.config.model_dump(mode="json"), self.fit.model_dump()
+        wanted = {
+            f"studies/trajectories/{method}-{called}-{seed}.json": (method, called, seed)
+            for seed in range(self.seeds)
+            for called in candidates
+            for method in methods
+        }
+        connect()
+        running = {
+            trace_cell.remote(
+                self.data, self.url, config, method, candidates[called].model_dump(mode="json"), seed, fit
+            ): path
+            for path, (method, called, seed) in wanted.items()
+            if not folder.exists(path)
+        }
+        with bars() as shown, shown.bar("trajectories", len(running), "cells") as bar:
+            while running:
+                done, _ = ray.wait(list(running), num_returns=1)
+                path = running.pop(done[0])
+                with own_errors():
+                    folder.write_json(path, [point._asdict() for point in ray.get(done[0])])
+                bar.advance(1)
+        rows = []
+        for path, (method, called, seed) in wanted.items():
+            name = {"method": method, "candidate": called, "seed": seed}
+            rows += [{**name, **point} for point in folder.read_json(path)]
+        return pd.DataFrame(rows)
