@@ -20,6 +20,7 @@ from tune_spaces.space import load_space, sample
 
 PUBLISHED = {name: CandidateConfig(name=name) for name in ARCHITECTURES}
 RATIOS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.05)
+CANDIDATES = 32  # of the joint space
 RANKED: tuple[Method, ...] = ("full", "diet", "random", "warmup", "cold")
 
 
@@ -135,7 +136,7 @@ def ranking(study: StudyContext) -> pd.DataFrame:
     """
     spaces = load_space("joint")
     # The candidates of `diet-ray search --space joint --samples 32`.
-    drawn = {f"joint{n:02d}": sample(spaces, numpy_generator(0, "search", n)) for n in range(32)}
+    drawn = {f"joint{n:02d}": sample(spaces, numpy_generator(0, "search", n)) for n in range(CANDIDATES)}
     return study.cells(RANKED, drawn)
 
 

@@ -1,0 +1,161 @@
+"""Studies on a tiny run: complete, resumable, and read as they should be."""
+
+import inspect
+import json
+import shutil
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from diet_ray.config import CandidateConfig, RunConfig
+from diet_ray.run import Run
+from pipelines import studies
+from pipelines.studies import STUDIES, ranking_agreement
+from pipelines.study import Name, Study, summary
+from pipelines.study_context import StudyContext
+from tests.tiny_run import FIT, TINY
+
+
+@pytest.fixture
+def own_run(run_dir: str, tmp_path: Path) -> str:
+    """A run that a study may write to."""
+    shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
+    return str(tmp_path / "run")
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two small candidates where the studies have five published ones, and six where they have 32."""
+    small = {
+        "small": CandidateConfig(name="finalnet", options={"hidden": [4]}),
+        "dcn": CandidateConfig(name="dcn", options={"hidden": [8]}),
+    }
+    monkeypatch.setattr(studies, "PUBLISHED", small)
+    monkeypatch.setattr(studies, "RATIOS", (0.02, 0.05))
+    monkeypatch.setattr(studies, "RANKED", ("full", "diet"))
+    monkeypatch.setattr(studies, "CANDIDATES", 3)
+
+
+def run_study(name: str, run: str, seeds: int = 1) -> pd.DataFrame:
+    Study(name=name, run=run, seeds=seeds, fit=FIT)()  # type: ignore[arg-type]
+    stored = pd.read_parquet(f"{run}/studies/{name}.parquet")
+    told = json.loads((Path(run) / f"studies/{name}.json").read_text())
+    assert len(stored) == len(told)
+    return stored
+
+
+def modified(run: str) -> dict[str, float]:
+    cells = [*Path(run).rglob("cells/*.json"), *Path(run).rglob("memory.parquet")]
+    return {str(path): path.stat().st_mtime_ns for path in cells}
+
+
+def test_every_study_tells_what_it_shows_how_long_it_takes_and_the_command() -> None:
+    assert set(STUDIES) == set(get_args(Name))
+    for name, recipe in STUDIES.items():
+        told = inspect.getdoc(recipe) or ""
+        assert "Shows:" in told or name == "ratio"
+        assert "Takes" in told and f"diet-ray study {name} --run" in told
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_ablation_distils_each_variant_once_with_the_reference_of_the_run(own_run: str, few: None) -> None:
+    found = run_study("table4", own_run)
+    assert list(found["variant"].unique()) == [
+        "DIET",
+        "without MF",
+        "without TS",
+        "without MS",
+        "not optimised",
+    ]
+    assert len(found) == 10
+    reference = "reference/0003/checkpoint.safetensors"
+    memories = {(Path(own_run) / "memory/0003/memory.parquet").read_bytes()}
+    for variant in (Path(own_run) / "studies/runs").iterdir():
+        assert (variant / reference).read_bytes() == (Path(own_run) / reference).read_bytes()
+        memories.add((variant / "memory/0003/memory.parquet").read_bytes())
+    assert len(memories) == 5
+    before = modified(own_run)
+    assert run_study("table4", own_run).equals(found) and modified(own_run) == before
+    assert summary(found).row_count == 5
+
+
+@pytest.mark.long
+def test_the_ratio_of_the_run_itself_is_not_distilled_again(own_run: str, few: None) -> None:
+    found = run_study("ratio", own_run)
+    assert set(found["variant"]) == {"2.0%", "5.0%"} and set(found["method"]) == {"diet", "random"}
+    assert [path.name for path in (Path(own_run) / "studies/runs").iterdir()] == ["2.0-"]
+    rows = Run.read(f"{own_run}/studies/runs/2.0-").records[-1].metrics["memory"]["rows"]
+    assert rows < Run.read(own_run).records[-1].metrics["memory"]["rows"]
+
+
+def test_trajectories_rise_in_steps_and_are_kept(own_run: str, few: None) -> None:
+    found = run_study("figure1", own_run)
+    for (method, _), curve in found.groupby(["method", "candidate"]):
+        assert (np.diff(curve["steps"]) > 0).all() and (np.diff(curve["seconds"]) > 0).all()
+        assert len(curve) == FIT.epochs or method == "full"
+    assert run_study("figure1", own_run).equals(found)
+
+
+def test_cost_has_training_and_distillation(own_run: str, few: None) -> None:
+    found = run_study("table5", own_run)
+    assert set(found["method"]) == {"full", "diet", "distillation"}
+    assert (found["peak_bytes"] > 1e6).all() and (found["seconds_history"] > 0).all()
+    full = found[found["method"] == "full"]
+    assert (full["seconds_epoch"] == full["seconds_history"]).all()
+
+
+def test_ranking_compares_candidates_of_the_search(own_run: str, few: None) -> None:
+    found = run_study("ranking", own_run, seeds=2)
+    assert found["candidate"].nunique() == 3 and len(found) == 12
+    agreed = pd.read_parquet(f"{own_run}/studies/ranking_agreement.parquet").set_index("method")
+    assert agreed.loc["diet", "candidates"] == 3 and -1 <= agreed.loc["diet", "kendall"] <= 1
+    assert agreed.loc["full", "cost_ratio"] == 1 and np.isnan(agreed.loc["full", "kendall"])
+
+
+def scored(**by_method: dict[int, list[float]]) -> pd.DataFrame:
+    rows = [
+        {
+            "method": method,
+            "candidate": f"c{n}",
+            "seed": seed,
+            "auc": auc,
+            "seconds": 10.0 if method == "full" else 2.0,
+        }
+        for method, seeds in by_method.items()
+        for seed, scores in seeds.items()
+        for n, auc in enumerate(scores)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_agreement_by_hand() -> None:
+    cells = scored(
+        full={0: [0.1, 0.2, 0.3], 1: [0.1, 0.3, 0.2]},
+        diet={0: [0.3, 0.2, 0.1]},
+    )
+    found = ranking_agreement(cells).set_index("method")
+    # Seeds of full training disagree in one of three pairs: (2 - 1) / 3.
+    assert found.loc["full", "kendall_single"] == pytest.approx(1 / 3)
+    # Against seed 0 all three pairs are turned round, against seed 1 two of three.
+    assert found.loc["diet", "kendall_single"] == pytest.approx((-1 - 1 / 3) / 2)
+    assert found.loc["diet", "regret"] == pytest.approx(0.25 - 0.1)
+    assert found.loc["diet", "cost_ratio"] == 5
+
+
+@pytest.mark.long
+def test_a_variant_that_trains_another_reference_trains_it(drift_log: str, own_run: str) -> None:
+    context = StudyContext(drift_log, own_run, TINY, 1, FIT)
+    other = RunConfig.model_validate(
+        {**TINY.model_dump(), "reference": {"name": "dcn", "options": {"hidden": [8]}}}
+    )
+    small = {"small": CandidateConfig(name="finalnet", options={"hidden": [4]})}
+    found = context.variants({"dcn": other}, ("warmup",), small)
+    assert set(found["variant"]) == {"dcn"}
+    mine, its = (
+        Run.read(url).records[-1].metrics["training_loss"] for url in (own_run, f"{own_run}/studies/runs/dcn")
+    )
+    assert mine != its
