@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := .demo
 
-.PHONY: setup demo test test-long lint clean
+.PHONY: setup demo test test-long lint bench clean
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -27,6 +27,12 @@ test: setup
 
 test-long: setup
 	$(BIN)/python -m pytest -m long
+
+bench: setup
+	mkdir -p $(DEMO)
+	for name in trial_vocabulary trials_together; do \
+		$(BIN)/python benchmarks/$$name.py --out $(DEMO)/$$name.json || exit 1; \
+	done
 
 lint: setup
 	$(BIN)/ruff check .
