@@ -1,16 +1,21 @@
 """A run directory: a chain of stages, each of which exists when its commit record exists."""
 
 import hashlib
+import io
 import json
 import re
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
 from diet_ray.errors import DataError, RunError
 from diet_ray.storage import FileStamp, Folder
 
 FORMAT = 1
+LATEST = "memory/latest.json"
+READ_ATTEMPTS = 3
 PARTS = ("reference", "memory")  # folders that hold one numbered folder per stage
 
 
@@ -73,6 +78,7 @@ class Run:
         run = cls.read(url)
         run._check_same_config(config)
         run._sweep()
+        run._point_to_latest()
         return run
 
     @property
@@ -81,12 +87,29 @@ class Run:
         return len(self.records)
 
     def commit(self, block: str, files: tuple[FileStamp, ...], metrics: dict[str, Any]) -> StageRecord:
-        """Make the next stage exist. Every file in `files` must have been written."""
+        """Make the next stage exist. Every file in `files` must have been written.
+
+        Raises RunError where another writer has made it.
+        """
         previous = _sha256(self.records[-1].content()) if self.records else ""
         record = StageRecord(self.stage + 1, block, previous, self.config_hash, files, metrics)
-        self.folder.write(_record_path(record.stage), record.content())
+        try:
+            self.folder.create(_record_path(record.stage), record.content())
+        except FileExistsError as other:
+            raise RunError(
+                f"stage {record.stage} of {self.folder.root} was committed by another process"
+            ) from other
         self.records.append(record)
+        self._point_to_latest()
         return record
+
+    def _point_to_latest(self) -> None:
+        """Tell consumers where the newest memory is; after the record, so what it names is committed."""
+        if self.records:
+            stamp = memory_stamp(self.records[-1])
+            latest = {"stage": self.stage, **stamp._asdict()}
+            if not self.folder.exists(LATEST) or self.folder.read_json(LATEST) != latest:
+                self.folder.write_json(LATEST, latest)
 
     def _check_same_config(self, config: dict[str, Any]) -> None:
         # Through YAML and back, so that tuples and lists compare equal.
@@ -105,6 +128,47 @@ class Run:
                 name = path.rsplit("/", 1)[-1]
                 if re.fullmatch(r"\d{4,}", name) and int(name) > self.stage:
                     self.folder.fs.rm(path, recursive=True)
+
+
+def memory_stamp(record: StageRecord) -> FileStamp:
+    """The memory among the files of a stage; RunError where there is none."""
+    for stamp in record.files:
+        if stamp.path.startswith("memory/"):
+            return stamp
+    raise RunError(f"stage {record.stage} has no memory")
+
+
+def load_memory(run: str, stage: int | None = None) -> pa.Table:
+    """The newest memory of a run, or that of a stage, checked against its checksum; no locks, at any time.
+
+    Returns columns embedding, logits, stage, label_group, influence (memory.to_arrow). Raises RunError where
+    the run has none yet, DataError where the file is damaged.
+    """
+    for attempt in range(READ_ATTEMPTS):
+        folder, stamp = _memory_of(run, stage)
+        try:
+            return pq.read_table(io.BytesIO(stamp.verified(folder)))
+        except DataError:
+            # A newer stage may have swept it between the two looks.
+            if attempt == READ_ATTEMPTS - 1:
+                raise
+    raise AssertionError
+
+
+def _memory_of(url: str, stage: int | None) -> tuple[Folder, FileStamp]:
+    if stage is not None:
+        run = Run.read(url)
+        if not 1 <= stage <= run.stage:
+            raise RunError(f"{url} has no memory of stage {stage}; it has {run.stage} stages")
+        return run.folder, memory_stamp(run.records[stage - 1])
+    folder = Folder.at(url)
+    if not folder.exists(LATEST):
+        raise RunError(f"{url} has no memory yet: there is no {LATEST}")
+    try:
+        latest = folder.read_json(LATEST)
+        return folder, FileStamp(latest["path"], latest["size"], latest["sha256"])
+    except (KeyError, TypeError) as broken:
+        raise RunError(f"{folder / LATEST} is malformed: {broken}") from broken
 
 
 def _record_path(stage: int) -> str:

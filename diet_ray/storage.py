@@ -3,8 +3,9 @@
 import hashlib
 import io
 import json
+import os
 import uuid
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import fsspec
@@ -45,6 +46,21 @@ class Folder(NamedTuple):
         with self.fs.open(staged, "wb") as file:
             file.write(content)
         self.fs.mv(staged, path)
+        return FileStamp.of(relative, content)
+
+    def create(self, relative: str, content: bytes) -> "FileStamp":
+        """`write`, but FileExistsError where there is such a file: of two writers one wins."""
+        path = self / relative
+        self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        if not isinstance(self.fs, LocalFileSystem):
+            self.fs.pipe_file(path, content, mode="create")
+            return FileStamp.of(relative, content)
+        staged = f"{path}.{uuid.uuid4().hex}.tmp"
+        Path(staged).write_bytes(content)
+        try:
+            os.link(staged, path)
+        finally:
+            os.unlink(staged)
         return FileStamp.of(relative, content)
 
     def read(self, relative: str) -> bytes:

@@ -21,13 +21,14 @@ from actors.reference import ReferenceModel
 from actors.run_worker import memory_path, remote
 from actors.scoring import Scorer, ScorerPool
 from diet_ray.config import RunConfig
+from diet_ray.lease import Lease
 from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.run import Run
 from diet_ray.scoring import group_name
 from diet_ray.seeding import numpy_generator
 from diet_ray.selection import boundary_rows, random_rows
 from diet_ray.stage import budget
-from diet_ray.storage import FileStamp, absolute
+from diet_ray.storage import FileStamp, Folder, absolute
 from pipelines.command import option, run_command
 from pipelines.lending import LentReference
 from pipelines.progress import Bars, bars, console
@@ -89,19 +90,20 @@ def distill(
     log = PreparedLog.open(data)
     known = {**config.model_dump(mode="json"), "log": log.name, "fingerprint": log.fingerprint}
     lent = LentReference(reference_of, config, log.fingerprint, len(log.history)) if reference_of else None
-    opened = Run.open(run, known)
-    opened.folder.write_json(LOG_OF_RUN, {"data": data})
-    if opened.stage == len(log.history):
-        console.print(f"{run} is complete: {opened.stage} stages, {memory_path(opened.stage)}")
-        return opened
-    found = connect()
-    planned = plan(found, resources)
-    console.print(f"{found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs: {planned.told()}")
-    if opened.stage:
-        console.print(f"going on after stage {opened.stage}")
-    driver = Driver(log, opened, config, data, run, planned, lent)
-    with bars() as shown, ThreadPoolExecutor(1) as ahead:
-        driver.run_stages(shown, ahead)
+    with Lease(Folder.at(run)) as lease:
+        opened = Run.open(run, known)
+        opened.folder.write_json(LOG_OF_RUN, {"data": data})
+        if opened.stage == len(log.history):
+            console.print(f"{run} is complete: {opened.stage} stages, {memory_path(opened.stage)}")
+            return opened
+        found = connect()
+        planned = plan(found, resources)
+        console.print(f"{found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs: {planned.told()}")
+        if opened.stage:
+            console.print(f"going on after stage {opened.stage}")
+        driver = Driver(log, opened, config, data, run, planned, lent, lease)
+        with bars() as shown, ThreadPoolExecutor(1) as ahead:
+            driver.run_stages(shown, ahead)
     return opened
 
 
@@ -117,8 +119,9 @@ class Driver:
         url: str,
         planned: Plan,
         lent: LentReference | None,
+        lease: Lease,
     ) -> None:
-        self.log, self.run, self.config, self.lent = log, run, config, lent
+        self.log, self.run, self.config, self.lent, self.lease = log, run, config, lent, lease
         claim = {"num_cpus": planned.num_cpus, "num_gpus": planned.num_gpus}
         made = (data, url, config.model_dump(mode="json"), planned.threads)
         self.reference = remote(ReferenceModel).options(**claim).remote(*made)
@@ -173,6 +176,7 @@ class Driver:
             "training_loss": trained.loss,
             "seconds": {"train": trained.seconds, **clock.seconds},
         }
+        self.lease.check()
         self.run.commit(block.name, (trained.stamp, stamp), metrics)
         console.print(f"stage {stage} committed: {memory['rows']:,} rows of memory from block {block.name}")
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diet_ray.memory import stored_schema
-from diet_ray.run import Run, StageRecord, verify
+from diet_ray.run import Run, StageRecord, memory_stamp, verify
 from diet_ray.scoring import group_name
 from pipelines.command import run_command
 
@@ -98,8 +98,7 @@ def survival_table(records: list[StageRecord]) -> Table:
 def group_table(run: Run) -> Table:
     """Label groups of the newest block and of the newest memory."""
     record = run.records[-1]
-    memory_file = next(stamp.path for stamp in record.files if stamp.path.startswith("memory/"))
-    tasks = stored_schema(run.folder.read_parquet(memory_file)).tasks
+    tasks = stored_schema(run.folder.read_parquet(memory_stamp(record).path)).tasks
     block, memory = record.metrics["label_groups"], record.metrics["memory"]["rows_by_label_group"]
     shown = Table(
         "label group", "block rows", "share", "memory rows", "share", title="Label groups, newest stage"

@@ -19,12 +19,11 @@ from rich.table import Table
 
 from actors.cluster import connect, own_errors
 from actors.evaluating import evaluate_cell
-from actors.run_worker import memory_path
 from actors.searching import SearchSetting, shared_rows
 from diet_ray.config import FitConfig, RunConfig
 from diet_ray.errors import ConfigError, ResourceError, RunError
 from diet_ray.log.dataset import PreparedLog
-from diet_ray.run import Run
+from diet_ray.run import Run, memory_stamp
 from diet_ray.storage import Folder, absolute
 from diet_ray.trial import TrialRecord
 from pipelines.command import run_command
@@ -122,7 +121,7 @@ def search(asked: Search) -> pd.DataFrame:
 
 def _settings(asked: Search, run: Run) -> dict[str, Any]:
     """What the trials of one folder must have in common."""
-    memory = next(s for s in run.records[-1].files if s.path == memory_path(run.stage))
+    memory = memory_stamp(run.records[-1])
     kept = ("space", "scheduler", "searcher", "seeds", "seed", "threads")
     own = {key: getattr(asked, key) for key in kept}
     return {**own, "fit": asked.fit.model_dump(), "memory": memory.sha256}
