@@ -84,7 +84,7 @@ class CellWorker(RunWorker):
         }
 
     def _selected(self, method: Method, stage: int, seed: int) -> Memory:
-        block = self.log.history[stage - 1]
+        block = self.log.block(stage)
         scorer = LocalScorer(PartScorer(self.checkpoint(stage), self.log, block))
         rows, draw = budget(self.config, block.rows), numpy_generator(seed, method, stage)
         chosen: np.ndarray

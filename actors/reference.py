@@ -51,7 +51,7 @@ class ReferenceModel(RunWorker):
             self.held, self.stage = self.learner(), stage - 1
             if stage > 1:
                 restore(self.held, self.folder.read(checkpoint_path(stage - 1)))
-        block = self.log.history[stage - 1]
+        block = self.log.block(stage)
         seed = derived_seed(self.config.seed, "reference")
         self.stage = -1  # half trained until the epoch is over
 

@@ -32,7 +32,7 @@ class Scorer(RunWorker):
 
     def _at(self, stage: int) -> PartScorer:
         if self.parts is None or self.stage != stage:
-            block = self.log.history[stage - 1]
+            block = self.log.block(stage)
             self.stage, self.parts = stage, PartScorer(self.checkpoint(stage), self.log, block)
         return self.parts
 

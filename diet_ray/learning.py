@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diet_ray.config import TrainingConfig
 from diet_ray.examples import Examples, predict
-from diet_ray.log.dataset import Block, PreparedLog
+from diet_ray.log.dataset import Block, EncodedLog
 from diet_ray.log.shuffle import EncodedRows, joined, shuffled_batches
 from diet_ray.metrics import Scores, score_tasks
 from diet_ray.models.ranking import RankingModel
@@ -23,7 +23,7 @@ Report = Callable[[int], None]  # rows done since the last call
 
 def new_learner(
     dense: RankingModel,
-    log: PreparedLog,
+    log: EncodedLog,
     width: int,
     training: TrainingConfig,
     dense_rate: float | None = None,
@@ -47,7 +47,7 @@ def own_device() -> str:
 
 def learn_block(
     learner: Recommender,
-    log: PreparedLog,
+    log: EncodedLog,
     block: Block,
     training: TrainingConfig,
     seed: int,
@@ -82,7 +82,7 @@ def embedded(learner: Recommender, rows: EncodedRows) -> Examples:
     return Examples(learner.tables(torch.where(id_NF < known_F, id_NF, 0)), label_NT)
 
 
-def evaluate_block(learner: Recommender, log: PreparedLog, block: Block) -> Scores:
+def evaluate_block(learner: Recommender, log: EncodedLog, block: Block) -> Scores:
     """AUC and LogLoss of the learner on a block; holds its logits in memory."""
     logits, labels = [], []
     for rows in log.chunks(block):
@@ -92,7 +92,7 @@ def evaluate_block(learner: Recommender, log: PreparedLog, block: Block) -> Scor
     return score_tasks(np.concatenate(logits), np.concatenate(labels), log.tasks)
 
 
-def sampled(log: PreparedLog, block: Block, rows: int, draw: np.random.Generator) -> EncodedRows:
+def sampled(log: EncodedLog, block: Block, rows: int, draw: np.random.Generator) -> EncodedRows:
     """At most `rows` rows of a block, uniformly without replacement, in block order."""
     if rows >= block.rows:
         return joined(list(log.chunks(block)))

@@ -16,7 +16,8 @@ from diet_ray.storage import FileStamp, Folder
 FORMAT = 1
 LATEST = "memory/latest.json"
 READ_ATTEMPTS = 3
-PARTS = ("reference", "memory")  # folders that hold one numbered folder per stage
+# Folders that hold one numbered folder per stage; all but the first two belong to a stream.
+PARTS = ("reference", "memory", "blocks", "vocabulary", "events", "quarantine")
 
 
 class StageRecord(NamedTuple):

@@ -18,7 +18,7 @@ from diet_ray.boundary import allocate_quotas, bands, exact_band, rows_in_bins
 from diet_ray.config import BoundaryConfig, TargetLabels
 from diet_ray.examples import Examples, predict
 from diet_ray.learning import embedded
-from diet_ray.log.dataset import Block, Part, PreparedLog
+from diet_ray.log.dataset import Block, EncodedLog, Part
 from diet_ray.log.shuffle import joined
 from diet_ray.memory import Memory
 from diet_ray.recommender import Recommender
@@ -71,7 +71,7 @@ class Collected(NamedTuple):
 class PartScorer:
     """One checkpoint and the scores of the parts of a block it was asked about."""
 
-    def __init__(self, learner: Recommender, log: PreparedLog, block: Block) -> None:
+    def __init__(self, learner: Recommender, log: EncodedLog, block: Block) -> None:
         self.learner, self.log, self.block = learner, log, block
         self._scored: dict[int, Scored] = {}
 

@@ -12,14 +12,14 @@ import torch
 from diet_ray.config import RunConfig
 from diet_ray.distiller import Progress, distil
 from diet_ray.examples import Examples, Params, dense_params, loss_of
-from diet_ray.log.dataset import PreparedLog
+from diet_ray.log.dataset import EncodedLog
 from diet_ray.memory import Memory, MemorySchema, fuse
 from diet_ray.models.ranking import RankingModel
 from diet_ray.models.registry import build_model
 from diet_ray.seeding import derived_seed, torch_generator
 
 
-def memory_schema(log: PreparedLog, config: RunConfig) -> MemorySchema:
+def memory_schema(log: EncodedLog, config: RunConfig) -> MemorySchema:
     return MemorySchema(log.fields, config.width, log.tasks)
 
 
@@ -28,7 +28,7 @@ def budget(config: RunConfig, history_rows: int) -> int:
     return round(config.ratio * history_rows)
 
 
-def new_model(log: PreparedLog, config: RunConfig, *purpose: object) -> RankingModel:
+def new_model(log: EncodedLog, config: RunConfig, *purpose: object) -> RankingModel:
     """A reference architecture with fresh parameters."""
     seed = derived_seed(config.seed, "model", *purpose)
     return build_model(
@@ -38,7 +38,7 @@ def new_model(log: PreparedLog, config: RunConfig, *purpose: object) -> RankingM
 
 def next_memory(
     stage: int,
-    log: PreparedLog,
+    log: EncodedLog,
     config: RunConfig,
     *,
     rows: int,
@@ -67,7 +67,7 @@ def next_memory(
     return distil(loss_of(proxy), proxies, memory, real, config.method, draw, report)
 
 
-def _fresh(log: PreparedLog, config: RunConfig, device: torch.device) -> Iterator[Params]:
+def _fresh(log: EncodedLog, config: RunConfig, device: torch.device) -> Iterator[Params]:
     return (dense_params(new_model(log, config, "proxy", number).to(device)) for number in count())
 
 

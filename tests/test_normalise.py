@@ -154,7 +154,7 @@ def test_a_missing_value_has_no_label(missing: Any, test: str, says: str) -> Non
 def test_a_word_among_ratings_spoils_its_own_row_only() -> None:
     """One such value makes text of the whole CSV column."""
     tasks = [{"name": "liked", "from": "rating", "at_least": 4}]
-    good, rejected = normalised({"rating": ["3", "oops", "10"]}, tasks=tasks, malformed="quarantine")
+    good, _, rejected = normalised({"rating": ["3", "oops", "10"]}, tasks=tasks, malformed="quarantine")
     assert good["liked"].to_pylist() == [0, 1]
     assert rejected["rating"].to_pylist() == ["oops"]
 
@@ -170,7 +170,7 @@ def test_a_filter_keeps_the_rows_that_pass_and_drops_missing_ones(test: dict, ke
 
 def test_a_row_that_is_filtered_out_may_be_malformed() -> None:
     columns = {"rating": [1, 5], "clicked": [7, 1], "ts": [None, pd.Timestamp(MOMENT)]}
-    good, rejected = normalised(columns, where=[{"column": "rating", "at_least": 2}])
+    good, _, rejected = normalised(columns, where=[{"column": "rating", "at_least": 2}])
     assert (good.num_rows, rejected.num_rows) == (1, 0)
 
 
@@ -219,7 +219,7 @@ def test_quarantine_parts_the_rows_into_good_ones_and_ones_with_a_reason(
     clicked = [5 if wrong else 1 for _, wrong in bad]
     item = list(range(len(bad)))
     columns = {"ts": pa.array(ts, pa.timestamp("s")), "clicked": clicked, "item_id": item}
-    good, rejected = normalised(columns, first_row=70, malformed="quarantine")
+    good, _, rejected = normalised(columns, first_row=70, malformed="quarantine")
     assert good["item_id"].to_pylist() == [i for i in item if not any(bad[i])]
     assert rejected["row"].to_pylist() == [71 + i for i in item if any(bad[i])]
     assert set(rejected["file"].to_pylist()) <= {"log.csv"}
@@ -232,7 +232,7 @@ def test_quarantine_parts_the_rows_into_good_ones_and_ones_with_a_reason(
 @pytest.mark.parametrize("name", ["row", "file", "reason"])
 def test_a_log_may_have_columns_named_as_those_of_the_quarantine(name: str) -> None:
     columns = {name: ["mine", "mine too"], "clicked": [1, 9]}
-    good, rejected = normalised(columns, first_row=70, fields=[name], malformed="quarantine")
+    good, _, rejected = normalised(columns, first_row=70, fields=[name], malformed="quarantine")
     assert good[name].to_pylist() == ["mine"]
     assert rejected["row"].to_pylist() == [72]
     assert rejected[f"{name} of the log"].to_pylist() == ["mine too"]

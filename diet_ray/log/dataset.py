@@ -39,37 +39,18 @@ class Block(NamedTuple):
     parts: tuple[Part, ...]
 
 
-class PreparedLog:
-    """What `prepare` wrote at a folder."""
+class EncodedLog:
+    """Encoded blocks on disk: what a prepared log and a stream have in common."""
 
-    def __init__(self, folder: Folder, manifest: dict[str, Any], fingerprint: str) -> None:
-        self.folder, self.fingerprint = folder, fingerprint
-        self.name: str = manifest["name"]
-        self.fields, self.tasks = tuple(manifest["fields"]), tuple(manifest["tasks"])
-        self.blocks = {block["name"]: _block(block) for block in manifest["blocks"]}
-        self.left_out = {
-            "outside of every block": manifest["outside"],
-            "quarantined": manifest["quarantined"],
-        }
+    def __init__(
+        self, folder: Folder, name: str, fields: tuple[str, ...], tasks: tuple[str, ...], fingerprint: str
+    ) -> None:
+        self.folder, self.name, self.fingerprint = folder, name, fingerprint
+        self.fields, self.tasks = fields, tasks
 
-    @classmethod
-    def open(cls, url: str) -> "PreparedLog":
-        """DataError where there is no manifest, it is of another format, or time runs backwards in it."""
-        folder = Folder.at(url)
-        if not folder.exists(MANIFEST):
-            raise DataError(
-                f"{url} is not a prepared log: it has no {MANIFEST}; run `diet-ray prepare` first"
-            )
-        content, manifest = folder.read(MANIFEST), folder.read_json(MANIFEST)
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise DataError(f"{folder / MANIFEST} is of another format; this version reads format {FORMAT}")
-        log = cls(folder, manifest, hashlib.sha256(content).hexdigest())
-        check_time_order(list(log.blocks.values()))
-        return log
-
-    @property
-    def history(self) -> list[Block]:
-        return [block for name, block in self.blocks.items() if name not in AFTER_HISTORY]
+    def block(self, stage: int) -> Block:
+        """The block of a stage, counted from 1."""
+        raise NotImplementedError
 
     def chunks(self, block: Block, start: int = 0, stop: int | None = None) -> Iterator[EncodedRows]:
         """Stream rows [start, stop) of a block in order; DataError names a file that is damaged."""
@@ -111,6 +92,41 @@ class PreparedLog:
         return EncodedRows(id_NF, np.stack([batch[name].to_numpy() for name in self.tasks], 1))
 
 
+class PreparedLog(EncodedLog):
+    """What `prepare` wrote at a folder."""
+
+    def __init__(self, folder: Folder, manifest: dict[str, Any], fingerprint: str) -> None:
+        names = (manifest["name"], tuple(manifest["fields"]), tuple(manifest["tasks"]))
+        super().__init__(folder, *names, fingerprint)
+        self.blocks = {block["name"]: parse_block(block) for block in manifest["blocks"]}
+        self.left_out = {
+            "outside of every block": manifest["outside"],
+            "quarantined": manifest["quarantined"],
+        }
+
+    @classmethod
+    def open(cls, url: str) -> "PreparedLog":
+        """DataError where there is no manifest, it is of another format, or time runs backwards in it."""
+        folder = Folder.at(url)
+        if not folder.exists(MANIFEST):
+            raise DataError(
+                f"{url} is not a prepared log: it has no {MANIFEST}; run `diet-ray prepare` first"
+            )
+        content, manifest = folder.read(MANIFEST), folder.read_json(MANIFEST)
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise DataError(f"{folder / MANIFEST} is of another format; this version reads format {FORMAT}")
+        log = cls(folder, manifest, hashlib.sha256(content).hexdigest())
+        check_time_order(list(log.blocks.values()))
+        return log
+
+    @property
+    def history(self) -> list[Block]:
+        return [block for name, block in self.blocks.items() if name not in AFTER_HISTORY]
+
+    def block(self, stage: int) -> Block:
+        return self.history[stage - 1]
+
+
 def check_time_order(blocks: list[Block]) -> None:
     for earlier, later in pairwise(blocks):
         if later.min_ts < earlier.max_ts:
@@ -119,7 +135,14 @@ def check_time_order(blocks: list[Block]) -> None:
             )
 
 
-def _block(found: dict[str, Any]) -> Block:
+def plain_block(block: Block) -> dict[str, Any]:
+    """A block as JSON holds it."""
+    parts = [{**part._asdict(), "stamp": part.stamp._asdict()} for part in block.parts]
+    return {**block._asdict(), "parts": parts}
+
+
+def parse_block(found: dict[str, Any]) -> Block:
+    """A block as `plain_block` wrote it."""
     parts = tuple(Part(FileStamp(**p["stamp"]), p["rows"], p["first"]) for p in found["parts"])
     groups = {int(group): rows for group, rows in found["label_groups"].items()}
     return Block(

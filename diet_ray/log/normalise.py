@@ -11,9 +11,12 @@ from diet_ray.errors import DataError
 from diet_ray.log.schema import Condition, FieldConfig, LogSchema, TimeConfig
 from diet_ray.log.source import Chunk
 
+EVENT = "event id"  # a column that no field or task is called
+
 
 class Normalised(NamedTuple):
     rows: pa.Table
+    row: pa.Array  # number of each of `rows` in its file, from 1
     rejected: pa.Table  # as they came, with file, row (from 1) and reason
 
 
@@ -44,6 +47,8 @@ def normalise(chunk: Chunk, schema: LogSchema) -> Normalised:
             fault = "missing" if task.at_least is None else "missing or not a number"
         columns[task.name], bad_N = _label(value)
         reason[bad_N & (reason == None)] = f"{task.source} is {fault}"  # noqa: E711
+    if schema.event_id:
+        columns[EVENT] = table[schema.event_id].cast(pa.string())
     good_N = pd.isna(reason)
     if schema.malformed == "error" and not good_N.all():
         first = int(np.flatnonzero(~good_N)[0])
@@ -59,7 +64,8 @@ def normalise(chunk: Chunk, schema: LogSchema) -> Normalised:
     }
     came = {f"{name} of the log" if name in added else name: table[name] for name in table.column_names}
     rejected = pa.table({**came, **added}).filter(pa.array(~good_N))
-    return Normalised(pa.table(columns).filter(pa.array(good_N)), rejected)
+    good = pa.array(good_N)
+    return Normalised(pa.table(columns).filter(good), row.filter(good), rejected)
 
 
 def _nan_is_missing(column: pa.ChunkedArray) -> pa.ChunkedArray:

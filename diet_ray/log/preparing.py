@@ -12,16 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from diet_ray.errors import DataError
-from diet_ray.log.dataset import FORMAT, MANIFEST, Block, Part, PreparedLog, check_time_order
+from diet_ray.log.dataset import FORMAT, MANIFEST, Block, Part, PreparedLog, check_time_order, plain_block
+from diet_ray.log.encoding import EncodedPart, one_table, write_part
 from diet_ray.log.normalise import normalise
 from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
 from diet_ray.log.source import chunks, source_files, source_sizes
 from diet_ray.log.vocabulary import Encoder, HashedEncoder, Vocabulary
-from diet_ray.seeding import numpy_generator
-from diet_ray.storage import FileStamp, Folder
+from diet_ray.storage import Folder
 
 # Apart from the manifest: the prepared log is the same however its rows are cut into files.
 SOURCES = "sources.json"
@@ -65,15 +64,6 @@ class EncodePiece(NamedTuple):
     out: str
     schema: dict[str, Any]
     attempt: str  # its own in each preparation: a process may outlive one and serve the next
-
-
-class EncodedPart(NamedTuple):
-    block: str
-    stamp: FileStamp
-    rows: int
-    min_ts: int
-    max_ts: int
-    label_groups: dict[int, int]
 
 
 # Runs a function over items, in order: in this process, or over a cluster (actors.preparing).
@@ -144,7 +134,7 @@ def stage_piece(piece: SourcePiece) -> StagedPiece:
     parts: list[Staged] = []
     outside = quarantined = 0
     for number, chunk in enumerate(chunks(piece.path, schema, piece.source)):
-        rows, rejected = normalise(chunk, schema)
+        rows, _, rejected = normalise(chunk, schema)
         name = f"{piece.number:05d}-{number:05d}.parquet"
         if rejected.num_rows:
             quarantined += rejected.num_rows
@@ -165,33 +155,12 @@ def stage_piece(piece: SourcePiece) -> StagedPiece:
 def encode_piece(piece: EncodePiece) -> EncodedPart:
     """Encode one slice into a file below out/blocks, rows in order of time."""
     schema, folder = parse_schema(piece.schema, "prepared"), Folder.at(piece.out)
-    rows = _one_table([folder.read_parquet(path) for path in piece.paths], schema)
-    # Rows of the same time come in random order: logs are often written user by user.
-    tie_N = numpy_generator(0, "ties", piece.block, piece.part).permutation(rows.num_rows)
-    rows = rows.take(pa.array(np.lexsort((tie_N, rows["ts"].to_numpy()))))
-    columns: dict[str, Any] = {"ts": rows["ts"]}
-    for field in schema.field_names:
-        encoder = _encoder(piece.out, schema, field, piece.block, piece.attempt)
-        columns[field] = encoder.encode(rows[field])
-    columns |= {task: rows[task] for task in schema.task_names}
-    group_N = sum(rows[task].to_numpy().astype(np.int64) << t for t, task in enumerate(schema.task_names))
-    found, count = np.unique(group_N, return_counts=True)
-    stamp = folder.write_parquet(f"blocks/{piece.block}/part-{piece.part:05d}.parquet", pa.table(columns))
-    span = pc.min_max(rows["ts"]).as_py()
-    groups = dict(zip(found.tolist(), count.tolist(), strict=True))
-    return EncodedPart(piece.block, stamp, rows.num_rows, span["min"], span["max"], groups)
+    rows = one_table([folder.read_parquet(path) for path in piece.paths], schema)
 
+    def encoder(field: str) -> Encoder:
+        return _encoder(piece.out, schema, field, piece.block, piece.attempt)
 
-def _one_table(tables: list[pa.Table], schema: LogSchema) -> pa.Table:
-    """The rows of all tables; DataError where ids that are not hashed are text here and numbers there."""
-    for field in schema.field_names:
-        types = sorted({str(table[field].type) for table in tables})
-        if len(types) > 1 and not isinstance(schema.encoder, HashedConfig):
-            raise DataError(f"field {field} has another type in some files: {' and '.join(types)}")
-        if len(types) > 1:
-            place = tables[0].column_names.index(field)
-            tables = [table.set_column(place, field, table[field].cast(pa.string())) for table in tables]
-    return pa.concat_tables(tables)
+    return write_part(folder, rows, schema, piece.block, piece.part, encoder)
 
 
 def _slices(parts: list[Staged]) -> list[tuple[str, ...]]:
@@ -268,9 +237,6 @@ def _block(name: str, encoded: list[EncodedPart], table_rows: tuple[int, ...]) -
 
 
 def _manifest(schema: LogSchema, blocks: list[Block], counts: dict[str, int]) -> dict[str, Any]:
-    plain = [
-        {**b._asdict(), "parts": [{**p._asdict(), "stamp": p.stamp._asdict()} for p in b.parts]}
-        for b in blocks
-    ]
+    plain = [plain_block(block) for block in blocks]
     names = {"name": schema.name, "fields": schema.field_names, "tasks": schema.task_names}
     return {"format": FORMAT, **names, "schema": schema.plain(), "blocks": plain, **counts}

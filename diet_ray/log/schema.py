@@ -176,7 +176,8 @@ class LogSchema(Strict):
         tuple[Annotated[TaskConfig, BeforeValidator(lambda v: _named(v))], ...],
         Field(min_length=1, max_length=8),
     ]
-    blocks: BlocksConfig
+    blocks: BlocksConfig | None = None  # a stream has none: its blocks close by rows or by time
+    event_id: str | None = None  # column that names an event: the same name twice is one event (streams only)
     where: tuple[RowFilter, ...] = ()
     join: tuple[SideTable, ...] = ()
     files: FilesConfig = FilesConfig()
@@ -192,7 +193,8 @@ class LogSchema(Strict):
         for field in self.fields:
             if field.part and field.source != self.time.column:
                 raise ValueError(f"field {field.name}: {field.part} is taken from {self.time.column} only")
-        _check_order(self.intervals())
+        if self.blocks:
+            _check_order(self.intervals())
         return self
 
     @property
@@ -205,18 +207,21 @@ class LogSchema(Strict):
 
     def intervals(self) -> dict[str, tuple[int, int]]:
         """Name of each block -> start (inclusive) and end (exclusive), ms since 1970 UTC, in time order."""
-        history = self.blocks.history
+        if self.blocks is None:
+            raise ConfigError(f"schema {self.name} has no blocks; only `diet-ray stream` can do without")
+        blocks = self.blocks
+        history = blocks.history
         if isinstance(history, EqualTime):
             cuts = pd.date_range(history.start, history.end, periods=history.parts + 1)
             history = tuple((a.to_pydatetime(), b.to_pydatetime()) for a, b in pairwise(cuts))
         named = {f"{number:04d}": interval for number, interval in enumerate(history, start=1)}
-        after = {role: getattr(self.blocks, role) for role in ("subsequent", "validation", "test")}
+        after = {role: getattr(blocks, role) for role in ("subsequent", "validation", "test")}
         return {name: (self._ms(start), self._ms(end)) for name, (start, end) in {**named, **after}.items()}
 
     def columns(self) -> list[str]:
         """Columns of the log (or its side tables) that are read."""
         wanted = [self.time.column, *(f.source for f in self.fields), *(t.source for t in self.tasks)]
-        wanted += [*(w.column for w in self.where)]
+        wanted += [*(w.column for w in self.where), *([self.event_id] if self.event_id else [])]
         return list(dict.fromkeys([*wanted, *(side.on for side in self.join)]))
 
     def plain(self) -> dict[str, Any]:
