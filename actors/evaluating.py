@@ -12,6 +12,7 @@ from diet_ray.config import CandidateConfig, FitConfig
 from diet_ray.evaluation import REDUCED, WITHOUT_TABLES, CellResult, Method, run_cell
 from diet_ray.examples import Examples
 from diet_ray.export import write_model
+from diet_ray.log.dataset import PreparedLog
 from diet_ray.memory import Memory, from_arrow, to_arrow
 from diet_ray.recommender import Recommender
 from diet_ray.run import Run
@@ -24,6 +25,8 @@ from diet_ray.trajectory import Point, full_trajectory, reduced_trajectory
 
 class CellWorker(RunWorker):
     """Builds what a method puts in place of history, from the committed stages of a run."""
+
+    log: PreparedLog
 
     def run(
         self, method: Method, candidate: dict[str, Any], seed: int, fit: dict[str, Any]

@@ -7,7 +7,8 @@ from typing import Any
 
 from actors.run_worker import RunWorker, checkpoint_path
 from diet_ray.checkpoint import restore, to_bytes
-from diet_ray.learning import learn_block
+from diet_ray.learning import evaluate_block, learn_block
+from diet_ray.metrics import Scores
 from diet_ray.seeding import derived_seed
 
 REPORT_ROWS = 50_000
@@ -45,12 +46,14 @@ class ReferenceModel(RunWorker):
         super().__init__(data, run, config, threads)
         self.held, self.stage = self.learner(), 0
 
+    def progressive(self, stage: int) -> Scores:
+        """How well the reference knows block `stage` before it learns it."""
+        self._go_to(stage - 1)
+        return evaluate_block(self.held, self.log, self.log.block(stage))
+
     def train(self, stage: int) -> Iterator[tuple[str, Any]]:
         """Learn block `stage`; yields progress in rows, then the checkpoint's stamp and the training loss."""
-        if self.stage != stage - 1:
-            self.held, self.stage = self.learner(), stage - 1
-            if stage > 1:
-                restore(self.held, self.folder.read(checkpoint_path(stage - 1)))
+        self._go_to(stage - 1)
         block = self.log.block(stage)
         seed = derived_seed(self.config.seed, "reference")
         self.stage = -1  # half trained until the epoch is over
@@ -63,3 +66,11 @@ class ReferenceModel(RunWorker):
             if kind == "done":
                 self.stage = stage
             yield kind, value
+
+    def _go_to(self, stage: int) -> None:
+        """Hold the checkpoint of a stage, read back where another is held."""
+        if self.stage == stage:
+            return
+        self.held, self.stage = self.learner(), stage
+        if stage:
+            restore(self.held, self.folder.read(checkpoint_path(stage)))

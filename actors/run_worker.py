@@ -8,7 +8,7 @@ import torch
 from diet_ray.checkpoint import restore_weights
 from diet_ray.config import RunConfig
 from diet_ray.learning import new_learner
-from diet_ray.log.dataset import PreparedLog
+from diet_ray.log.opening import open_log
 from diet_ray.recommender import Recommender
 from diet_ray.stage import new_model
 from diet_ray.storage import Folder
@@ -28,8 +28,8 @@ class RunWorker:
     def __init__(self, data: str, run: str, config: dict[str, Any], threads: int) -> None:
         torch.set_num_threads(threads)
         self.config = RunConfig.model_validate(config)
-        self.url = run
-        self.log, self.folder = PreparedLog.open(data), Folder.at(run)
+        self.url, self.folder = run, Folder.at(run)
+        self.log = open_log(data)
 
     def learner(self) -> Recommender:
         return new_learner(

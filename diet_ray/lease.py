@@ -35,7 +35,7 @@ class Lease:
 
     def __enter__(self) -> "Lease":
         """Raises RunError naming who holds the run."""
-        found = self._read()
+        found = _read(self.folder)
         if found and self._alive(found):
             raise RunError(
                 f"{self.folder.root} is being written by {_holder(found)}; stop it, or choose another run "
@@ -54,13 +54,13 @@ class Lease:
         self._over.set()
         if self._thread.is_alive():
             self._thread.join()
-        found = self._read()
+        found = _read(self.folder)
         if found and found["token"] == self.token:
             self.folder.fs.rm(self.folder / PATH)
 
     def check(self) -> None:
         """RunError where another process has taken the run over."""
-        found = self._read()
+        found = _read(self.folder)
         if not self.lost and (not found or found["token"] != self.token):
             self.lost = _holder(found) if found else "somebody who removed the lease"
         if self.lost:
@@ -83,23 +83,12 @@ class Lease:
         deadline = time.monotonic() + found["seconds"]
         while time.monotonic() < deadline:
             time.sleep(found["seconds"] / BEATS / 2)
-            now = self._read()
+            now = _read(self.folder)
             if not now:
                 return False
             if (now["token"], now["beat"]) != (found["token"], found["beat"]):
                 return True
         return False
-
-    def _read(self) -> dict[str, Any] | None:
-        if not self.folder.exists(PATH):
-            return None
-        try:
-            found = self.folder.read_json(PATH)
-            return {key: found[key] for key in ("token", "host", "pid", "started", "beat", "seconds")}
-        except DataError:
-            return None  # released between the two looks
-        except (KeyError, TypeError) as broken:
-            raise RunError(f"{self.folder / PATH} is not a lease: {broken}") from broken
 
     def _write(self) -> None:
         own = {"host": socket.gethostname(), "pid": os.getpid(), "started": started_at(os.getpid())}
@@ -118,3 +107,21 @@ def started_at(pid: int) -> int | None:
 
 def _holder(found: dict[str, Any]) -> str:
     return f"process {found['pid']} on {found['host']}"
+
+
+def holder_of(folder: Folder) -> str:
+    """Who holds the lease of a run, alive or not; "nobody" where none is held."""
+    found = _read(folder)
+    return _holder(found) if found else "nobody"
+
+
+def _read(folder: Folder) -> dict[str, Any] | None:
+    if not folder.exists(PATH):
+        return None
+    try:
+        found = folder.read_json(PATH)
+        return {key: found[key] for key in ("token", "host", "pid", "started", "beat", "seconds")}
+    except DataError:
+        return None  # released between the two looks
+    except (KeyError, TypeError) as broken:
+        raise RunError(f"{folder / PATH} is not a lease: {broken}") from broken

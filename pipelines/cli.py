@@ -12,6 +12,8 @@ from pipelines.inspecting import Inspect
 from pipelines.prepare import Prepare
 from pipelines.report import Report
 from pipelines.search import Search
+from pipelines.status import Status
+from pipelines.stream import Stream
 from pipelines.study import Study
 from pipelines.train import Train
 
@@ -23,11 +25,15 @@ def main() -> None:
 
 
 def _run() -> None:
-    # The defaults of `distill` are those of the recipe that its --config names.
+    # The defaults of `distill` and `stream` are those of the recipe that their --config names.
     distill = Distill.defaults() if sys.argv[1:2] == ["distill"] else Distill(tyro.MISSING, tyro.MISSING)
+    nothing = (tyro.MISSING, tyro.MISSING, tyro.MISSING)
+    stream = Stream.defaults() if sys.argv[1:2] == ["stream"] else Stream(*nothing)
     commands = (
         Annotated[Prepare, tyro.conf.subcommand("prepare")]
         | Annotated[Distill, tyro.conf.subcommand("distill", default=distill)]
+        | Annotated[Stream, tyro.conf.subcommand("stream", default=stream)]
+        | Annotated[Status, tyro.conf.subcommand("status")]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Search, tyro.conf.subcommand("search")]
         | Annotated[Train, tyro.conf.subcommand("train")]

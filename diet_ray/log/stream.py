@@ -135,8 +135,12 @@ class Intake:
         self.carried: list[Taken] = []  # since the last block
         self.counts: Counter[str] = Counter()
         self.aside: dict[str, list[pa.Table]] = {}
-        for stage, state in enumerate(committed, start=1):
+        states = list(committed)
+        bound = states[-1]["watermark"] - config.lateness * 1000 if states else 0
+        for stage, state in enumerate(states, start=1):
             self._recall(stage, state)
+            if schema.event_id and state["watermark"] >= bound:
+                self._remember(folder.read_parquet(_events_path(stage)))
 
     def _recall(self, stage: int, state: dict[str, Any]) -> None:
         self._note([Taken(*taken) for taken in state["taken"]])
@@ -144,8 +148,6 @@ class Intake:
         if not isinstance(self.schema.encoder, HashedConfig):
             for field in state["grown"]:
                 self.known[field].extend(self.folder.read_parquet(_vocabulary_path(stage, field)))
-        if self.schema.event_id and self.folder.exists(_events_path(stage)):
-            self._remember(self.folder.read_parquet(_events_path(stage)))
 
     def _note(self, taken: list[Taken]) -> None:
         for part in taken:

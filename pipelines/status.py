@@ -1,0 +1,83 @@
+"""How a stream is, told from its run directory: it may be running elsewhere, or dead."""
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from diet_ray.errors import RunError
+from diet_ray.lease import holder_of
+from diet_ray.run import Run
+from pipelines.command import run_command
+from pipelines.stream import health
+
+
+@dataclass(frozen=True)
+class Status:
+    """Show how a stream is: newest stage, lag, rows per second, drift, what was set aside, who writes it.
+
+    $ diet-ray status runs/live
+
+    $ diet-ray status runs/live --json
+    """
+
+    run: tyro.conf.Positional[str]
+    """Directory of a run of `diet-ray stream`; it may be running."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def __call__(self) -> None:
+        found = status(Run.read(self.run))
+        if self.json:
+            print(json.dumps(found, indent=1, sort_keys=True))
+            return
+        shown = Table("", "", show_header=False)
+        for name, value in found.items():
+            shown.add_row(name.replace("_", " "), _told(value))
+        Console().print(shown)
+
+
+def status(run: Run) -> dict[str, Any]:
+    """Health of the newest stage, and latencies and drift over all stages.
+
+    Raises RunError where the run is not a stream, or has no stage yet.
+    """
+    if "stream" not in run.config:
+        raise RunError(f"{run.folder.root} is not a stream; see `diet-ray inspect`")
+    if not run.records:
+        raise RunError(f"{run.folder.root} has no committed stage yet; written by {holder_of(run.folder)}")
+    latency = [record.metrics["seconds_to_commit"] for record in run.records]
+    scores = [record.metrics.get("progressive", {}).get("auc") for record in run.records]
+    progressive = [auc for auc in scores if auc is not None]
+    aside: dict[str, int] = {}
+    for record in run.records:
+        for why, rows in record.metrics["stream"]["counts"].items():
+            aside[why] = aside.get(why, 0) + rows
+    return {
+        "written_by": holder_of(run.folder),
+        "seconds_since_newest_block": time.time() - run.records[-1].metrics["closed_at"],
+        **health(run),
+        "seconds_to_commit_median": float(np.median(latency)),
+        "seconds_to_commit_p99": float(np.quantile(latency, 0.99)),
+        "progressive_auc_last_five": float(np.mean(progressive[-5:])) if progressive else None,
+        "set_aside_in_all": aside,
+        "rows_in_all": sum(record.metrics["block_rows"] for record in run.records),
+    }
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_told(each)}" for key, each in value.items()) or "nothing"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(Status, "diet-ray status"))

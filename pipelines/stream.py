@@ -1,0 +1,258 @@
+"""Keep distilling as a log arrives: files appear in a directory, a memory follows them.
+
+The same stages as `distill`; only where the blocks come from differs. What a stage took of which file, the
+vocabulary, the checkpoint, the memory and the metrics are committed in one record: whatever is killed when,
+no row is lost or taken twice.
+"""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import ray
+import tyro
+from ray.util.metrics import Gauge
+
+from actors.cluster import connect, own_errors, plan
+from diet_ray.config import RunConfig
+from diet_ray.errors import DataError
+from diet_ray.lease import Lease
+from diet_ray.log.dataset import Block
+from diet_ray.log.schema import load_schema
+from diet_ray.log.stream import Closed, Intake, StreamConfig, StreamLog
+from diet_ray.run import SWEPT, Run
+from diet_ray.storage import FileStamp, Folder, absolute
+from pipelines.command import option, run_command
+from pipelines.driver import Budget, Driver
+from pipelines.progress import bars, console
+from pipelines.recipe import Recipe, load_recipe
+
+RECENT = 5  # blocks whose progressive AUC the next one is held against
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Distil a log as it arrives, for as long as it does; started again, it goes on.
+
+    $ diet-ray stream --dataset clicks.yaml --source incoming/ --run runs/live
+
+    $ diet-ray stream --dataset clicks.yaml --source incoming/ --run runs/live --stream.block-rows 10000
+
+    $ diet-ray stream --dataset clicks.yaml --source incoming/ --run runs/live --until-idle 60
+
+    Writers publish files into SOURCE by rename. The newest memory is named by RUN/memory/latest.json, which
+    `diet_ray.load_memory(run)` reads at any time; `diet-ray status RUN` tells how the stream is.
+    """
+
+    dataset: str
+    """YAML file of the log's schema; it needs no blocks. Its `event_id` is the column that tells doubles."""
+    source: str
+    """Directory that grows: Parquet or CSV files, taken in the order of their names as they appear."""
+    run: str
+    """Directory of the run; new, or one to go on with."""
+    config: str | None = None
+    """A recipe or a YAML file; options below override it."""
+    until_idle: float | None = None
+    """End after so many seconds without a new file, closing a last block; run on where it is left out."""
+    poll: float = 1.0
+    """Seconds between two looks into the directory."""
+    skip_block: bool = False
+    """Set the rows of the next block aside (RUN/quarantine) and go on with the one after it."""
+    json_log: bool = False
+    """Print a line of JSON per stage on standard output."""
+    stream: StreamConfig = StreamConfig()
+    """When a block closes, what it may still take, what is kept."""
+    settings: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
+
+    @classmethod
+    def defaults(cls) -> "Stream":
+        """What holds where no option says otherwise: the recipe that --config names."""
+        named = option("--config")
+        return cls(
+            tyro.MISSING, tyro.MISSING, tyro.MISSING, settings=load_recipe(named) if named else Recipe()
+        )
+
+    def __call__(self) -> None:
+        stream(self)
+
+
+def stream(asked: Stream) -> Run:
+    """Distil what arrives until nothing does any more; return the run.
+
+    Raises DataError where a file cannot be read or the reference has diverged, RunError where another process
+    writes the run or it is one of another config.
+    """
+    url, source = absolute(asked.run), absolute(asked.source)
+    schema, config = load_schema(asked.dataset), asked.settings.run_config()
+    folder = Folder.at(url)
+    with Lease(folder) as lease:
+        log = StreamLog.create(folder, schema)
+        of_stream = {"log": log.name, "fingerprint": log.fingerprint, "stream": asked.stream.model_dump()}
+        run = Run.open(url, {**config.model_dump(mode="json"), **of_stream})
+        states = [record.metrics["stream"] for record in run.records]
+        intake = Intake(folder, source, schema, asked.stream, states)
+        if asked.skip_block:
+            intake.poll()
+            console.print(f"{intake.skip():,} rows are set aside")
+        found = connect()
+        planned = plan(found, asked.settings.resources)
+        console.print(f"{found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs: {planned.told()}")
+        console.print(f"{'going on after' if run.stage else 'starting before'} stage {max(run.stage, 1)}")
+        blocks = MicroBlocks(intake, run, config, asked, Health(run, json_log=asked.json_log))
+        driver = Driver(blocks, run, config, url, url, planned, lease, examine=Watch(run, asked.stream))
+        with bars() as shown:
+            driver.run_stages(shown)
+    return run
+
+
+class MicroBlocks:
+    """A BlockSource that waits for files."""
+
+    def __init__(
+        self, intake: Intake, run: Run, config: RunConfig, asked: Stream, told: Callable[[], None]
+    ) -> None:
+        self.intake, self.run, self.config, self.asked, self.told = intake, run, config, asked, told
+        self.tasks = intake.schema.task_names
+        self.closed: dict[int, tuple[Closed, float]] = {}
+        self.over = threading.Event()
+        self.taken = sum(record.metrics["block_rows"] for record in run.records)
+
+    def next(self, stage: int) -> Block | None:
+        opened = last_file = time.monotonic()
+        while not self.over.is_set():
+            now = time.monotonic()
+            if self.intake.poll():
+                last_file = now
+            if not self.intake.rows:
+                opened = now
+            idle = self.asked.until_idle is not None and now - last_file >= self.asked.until_idle
+            late = now - opened >= self.asked.stream.block_seconds
+            enough = self.intake.rows >= self.asked.stream.min_rows
+            if found := self.intake.close(stage, whole=(idle or late) and enough):
+                self.closed[stage] = (found, time.time())
+                return found.block
+            if idle:
+                return None
+            self.over.wait(self.asked.poll)
+        return None
+
+    def budget(self, block: Block, stage: int, held: int) -> Budget:
+        self.taken += block.rows
+        rows = min(round(self.config.ratio * self.taken), self.asked.stream.max_memory_rows)
+        usual = round(self.asked.stream.new_factor * self.config.ratio * block.rows)
+        new = max(1, min(self.config.method.boundary.new_rows(rows, held), usual, block.rows))
+        return Budget(new + min(held, max(0, rows - new)), new)
+
+    def commit(self, stage: int) -> tuple[tuple[FileStamp, ...], dict[str, Any]]:
+        closed, at = self.closed.pop(stage)
+        lag = time.time() - at
+        return closed.files, {"stream": closed.state, "closed_at": at, "seconds_to_commit": lag}
+
+    def committed(self, stage: int) -> None:
+        sweep(self.run, self.asked.stream)
+        self.told()
+
+    def stop(self) -> None:
+        self.over.set()
+
+
+def sweep(run: Run, config: StreamConfig) -> None:
+    """Remove files of the stage that has just become too old, and events that no row in time can repeat."""
+    folder, newest = run.folder, run.stage
+    old = newest - config.keep_last
+    gone = [f"{part}/{old:04d}" for part in SWEPT] if old >= 1 and not config.keeps(old, newest) else []
+    bound = run.records[-1].metrics["stream"]["watermark"] - config.lateness * 1000
+    for record in reversed(run.records):
+        if record.metrics["stream"]["watermark"] < bound:
+            path = f"events/{record.stage:04d}"
+            if not folder.exists(path):
+                break
+            gone.append(path)
+    for path in gone:
+        if folder.exists(path):
+            folder.fs.rm(folder / path, recursive=True)
+
+
+class Watch:
+    """Scores the reference on a block before it learns it; stops the stream where it has got worse."""
+
+    def __init__(self, run: Run, config: StreamConfig) -> None:
+        known = [record.metrics.get("progressive", {}).get("auc") for record in run.records]
+        self.recent = [auc for auc in known if auc is not None][-RECENT:]
+        self.config = config
+
+    def __call__(self, reference: Any, block: Block, stage: int) -> dict[str, Any]:
+        if stage == 1:
+            return {}
+        with own_errors():
+            scores = ray.get(reference.progressive.remote(stage))
+        if np.isnan(scores.auc):
+            return {}
+        usual = float(np.mean(self.recent)) if len(self.recent) == RECENT else None
+        if usual is not None and scores.auc < usual - self.config.max_fall:
+            raise DataError(
+                f"progressive AUC of block {block.name} is {scores.auc:.4f}, {usual:.4f} before: the "
+                "reference or the log has gone astray. Everything committed stands; --skip-block goes on "
+                "without this block, --stream.max-fall lets AUC fall further"
+            )
+        self.recent = [*self.recent, scores.auc][-RECENT:]
+        return {"progressive": {"auc": scores.auc, "logloss": scores.logloss}}
+
+
+class Health:
+    """Tells how the stream is after each stage: Ray's metrics (Prometheus), and a line of JSON if asked."""
+
+    def __init__(self, run: Run, *, json_log: bool) -> None:
+        self.run, self.json_log = run, json_log
+        self.gauges = {
+            name: Gauge(f"diet_ray_{name}", description)
+            for name, description in (
+                ("stage", "newest committed stage"),
+                ("rows_per_second", "rows of a block over seconds from its close to its commit"),
+                ("seconds_to_commit", "from the close of a block to its commit"),
+                ("memory_rows", "rows of the newest memory"),
+                ("progressive_auc", "of the reference on the block before it learned it"),
+            )
+        }
+
+    def __call__(self) -> None:
+        told = health(self.run)
+        for name, gauge in self.gauges.items():
+            if told[name] is not None:
+                gauge.set(told[name])
+        if self.json_log:
+            print(json.dumps(told, sort_keys=True), flush=True)
+
+
+def health(run: Run) -> dict[str, Any]:
+    """What the newest record of a stream says, in plain values."""
+    record = run.records[-1]
+    metrics, tasks = record.metrics, StreamLog.open(run.folder).tasks
+    groups = {int(group): rows for group, rows in metrics["label_groups"].items()}
+    positives = {
+        task: sum(rows for group, rows in groups.items() if group >> number & 1)
+        for number, task in enumerate(tasks)
+    }
+    return {
+        "stage": record.stage,
+        "block_rows": metrics["block_rows"],
+        "rows_per_second": metrics["block_rows"] / max(metrics["seconds_to_commit"], 1e-9),
+        "seconds_to_commit": metrics["seconds_to_commit"],
+        "seconds": metrics["seconds"],
+        "closed_at": metrics["closed_at"],
+        "memory_rows": metrics["memory"]["rows"],
+        "memory_rows_by_stage": metrics["memory"]["rows_by_stage"],
+        "training_loss": metrics["training_loss"],
+        "progressive_auc": metrics.get("progressive", {}).get("auc"),
+        "label_rates": {task: count / metrics["block_rows"] for task, count in positives.items()},
+        "set_aside": metrics["stream"]["counts"],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(Stream, "diet-ray stream", Stream.defaults))

@@ -1,0 +1,184 @@
+"""A stream from files to memories: stages, what is kept, what stops it, and kills at any moment."""
+
+import json
+import random
+import threading
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import ray
+import yaml
+
+from diet_ray import load_memory
+from diet_ray.errors import DataError, RunError
+from diet_ray.lease import Lease
+from diet_ray.log.dataset import Block
+from diet_ray.log.stream import StreamConfig
+from diet_ray.metrics import Scores
+from diet_ray.run import Run, verify
+from diet_ray.storage import Folder
+from pipelines.recipe import Recipe
+from pipelines.status import status
+from pipelines.stream import Stream, Watch, stream
+from tests.stream_log import ROWS, events, finish, kill_when, publish, publish_all, start, write_log
+from tests.tiny_run import TINY
+
+SMALL = StreamConfig(block_rows=500, min_rows=2, keep_last=2)
+
+
+def asked(folder: Path, **changed: Any) -> Stream:
+    given = {
+        "dataset": str(folder / "schema.yaml"),
+        "source": str(folder / "in"),
+        "run": str(folder / "run"),
+        "until_idle": 0.3,
+        "poll": 0.05,
+        "stream": SMALL,
+        "settings": Recipe.model_validate(TINY.model_dump()),
+    }
+    return Stream(**{**given, **changed})
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> pa.Table:
+    return write_log(tmp_path)
+
+
+def test_files_become_memories_and_old_stages_are_swept(
+    ray_here: None, tmp_path: Path, log: pa.Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_all(tmp_path, log.slice(0, 1700), 3)
+    run = stream(asked(tmp_path, json_log=True))
+    assert [record.metrics["block_rows"] for record in run.records] == [500, 500, 500, 200]
+    assert load_memory(str(tmp_path / "run")).num_rows == run.records[-1].metrics["memory"]["rows"]
+    for part in ("reference", "memory", "blocks"):
+        assert sorted(p.name for p in (tmp_path / "run" / part).iterdir() if p.is_dir()) == ["0003", "0004"]
+    assert len(list((tmp_path / "run/vocabulary").iterdir())) >= 1
+    for stage in (3, 4):
+        verify(run, stage)
+    verify(run, 1)  # what was swept by policy is not damage
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert [line["stage"] for line in told] == [1, 2, 3, 4]
+    assert 0 < told[-1]["progressive_auc"] < 1 and told[-1]["rows_per_second"] > 0
+    found = status(Run.read(str(tmp_path / "run")))
+    assert found["rows_in_all"] == 1700 and found["written_by"] == "nobody"
+    assert set(found["label_rates"]) == {"is_click", "long_view", "is_like"}
+    # More arrives: the stream goes on after what it has.
+    publish(tmp_path, "later.parquet", log.slice(1700, 500))
+    again = stream(asked(tmp_path))
+    assert again.stage == 5 and events(tmp_path / "run")[-1]
+
+
+def test_a_bad_file_stops_the_stream_keeps_what_is_committed_and_goes_on_when_it_is_gone(
+    ray_here: None, tmp_path: Path, log: pa.Table
+) -> None:
+    schema = yaml.safe_load((tmp_path / "schema.yaml").read_text())
+    (tmp_path / "schema.yaml").write_text(yaml.safe_dump({**schema, "malformed": "error"}))
+    publish(tmp_path, "0.parquet", log.slice(0, 500))
+    (tmp_path / "in/1.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"1\.parquet cannot be read"):
+        stream(asked(tmp_path))
+    memory = (tmp_path / "run/memory/0001/memory.parquet").read_bytes()
+    assert Run.read(str(tmp_path / "run")).stage == 1 and not (tmp_path / "run/lease.json").exists()
+    (tmp_path / "in/1.parquet").unlink()
+    publish(tmp_path, "2.parquet", log.slice(500, 500))
+    assert stream(asked(tmp_path)).stage == 2
+    assert (tmp_path / "run/memory/0001/memory.parquet").read_bytes() == memory
+
+
+def test_a_second_writer_and_another_config_are_refused(
+    ray_here: None, tmp_path: Path, log: pa.Table
+) -> None:
+    publish(tmp_path, "0.parquet", log.slice(0, 500))
+    with (
+        Lease(Folder.at(str(tmp_path / "run"))),
+        pytest.raises(RunError, match="is being written by process"),
+    ):
+        stream(asked(tmp_path))
+    stream(asked(tmp_path))
+    with pytest.raises(RunError, match="another config: stream is"):
+        stream(asked(tmp_path, stream=StreamConfig(block_rows=400, min_rows=2)))
+
+
+def test_a_skipped_block_is_not_learned_and_not_lost(ray_here: None, tmp_path: Path, log: pa.Table) -> None:
+    publish_all(tmp_path, log.slice(0, 1000), 2)
+    run = stream(asked(tmp_path, skip_block=True))
+    assert run.stage == 1 and run.records[0].metrics["stream"]["counts"]["skipped"] == 500
+    assert sum(1 for _ in (tmp_path / "run/quarantine/0001").glob("skipped-*")) >= 1
+    assert len(events(tmp_path / "run")) == 500
+
+
+class FakeReference:
+    """Answers `progressive.remote` with the given AUC."""
+
+    def __init__(self, *aucs: float) -> None:
+        self.aucs = list(aucs)
+        self.progressive = self
+
+    def remote(self, stage: int) -> Any:
+        return ray.put(Scores(self.aucs.pop(0), 0.5, {}))
+
+
+def test_a_reference_that_has_gone_astray_stops_the_stream(ray_here: None, tmp_path: Path) -> None:
+    run = Run.open(str(tmp_path), {"seed": 0})
+    block = Block("0009", 10, 0, 1, (1,), {0: 10}, ())
+    watch = Watch(run, StreamConfig(max_fall=0.05))
+    reference = FakeReference(0.7, 0.72, 0.7, 0.69, 0.7, 0.68, float("nan"), 0.6)
+    assert watch(reference, block, 1) == {}  # nothing is known before the first block
+    for stage in range(2, 8):
+        assert "progressive" in watch(reference, block, stage)
+    assert watch(reference, block, 8) == {}  # a block of one class says nothing
+    with pytest.raises(DataError, match=r"block 0009 is 0\.6000, 0\.6980 before.*--skip-block"):
+        watch(reference, block, 9)
+
+
+def test_status_says_what_it_cannot_tell(run_dir: str, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not a stream"):
+        status(Run.read(run_dir))
+    Run.open(str(tmp_path), {"stream": {}})
+    with pytest.raises(RunError, match="no committed stage yet; written by nobody"):
+        status(Run.read(str(tmp_path)))
+
+
+def memories(run: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in sorted(run.glob("memory/*/memory.parquet"))}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_killed_at_random_moments_the_stream_ends_with_the_same_memory_and_every_event_once(
+    tmp_path: Path,
+) -> None:
+    log = write_log(tmp_path)
+    publish_all(tmp_path, log, 7)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(start(tmp_path, whole, "--stream.keep-every=1"), tmp_path)
+    draw, seen, over = random.Random(0), [], threading.Event()
+
+    def read_on() -> None:
+        while not over.is_set():
+            if (killed / "memory/latest.json").exists():
+                seen.append(load_memory(str(killed)).num_rows)
+
+    reader = threading.Thread(target=read_on)
+    reader.start()
+    try:
+        for stage in (1, 2, 4):
+            pause = threading.Event()
+
+            def reached(stage: int = stage, pause: threading.Event = pause) -> bool:
+                there = (killed / f"blocks/{stage:04d}").exists() or (
+                    killed / f"stages/{stage:04d}.json"
+                ).exists()
+                return there and not pause.wait(draw.random())
+
+            kill_when(start(tmp_path, killed, "--stream.keep-every=1"), tmp_path, reached)
+        finish(start(tmp_path, killed, "--stream.keep-every=1"), tmp_path)
+    finally:
+        over.set()
+        reader.join()
+    assert memories(killed) == memories(whole) and len(memories(whole)) == 6
+    assert sorted(events(killed)) == sorted(f"e{n}" for n in range(ROWS))
+    assert seen and seen == sorted(seen)
