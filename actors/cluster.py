@@ -3,10 +3,10 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import ray
 from pydantic import Field
@@ -15,6 +15,7 @@ from diet_ray.errors import DietError, ResourceError
 from diet_ray.strict import Strict
 
 FIXED_ACTORS = 2  # reference model and distiller
+TASKS_PER_GPU = 4  # cells and trials: a candidate's dense part and a batch are small
 
 
 class ResourceConfig(Strict):
@@ -63,6 +64,22 @@ def own_errors() -> Iterator[None]:
         if isinstance(failed.cause, DietError):
             raise failed.cause from None
         raise
+
+
+Key = TypeVar("Key")
+
+
+def as_finished(running: Mapping[Any, Key]) -> Iterator[tuple[Key, Any]]:
+    """Keys of tasks (reference -> key) with their references, in the order in which they end."""
+    waiting = dict(running)
+    while waiting:
+        done, _ = ray.wait(list(waiting), num_returns=1)
+        yield waiting.pop(done[0]), done[0]
+
+
+def gpu_share(cluster: Mapping[str, float]) -> float:
+    """What a small task takes of a GPU; 0 where there is none."""
+    return 1 / TASKS_PER_GPU if cluster.get("GPU") else 0.0
 
 
 def cluster_started() -> bool:

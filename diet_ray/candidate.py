@@ -28,6 +28,14 @@ class EpochScore(NamedTuple):
     logloss: float
 
 
+def score_rows(model: RankingModel, rows: Examples) -> EpochScore:
+    """Score a model on rows in embedding space; DataError where it has diverged."""
+    logit_NT = predict(model, rows.emb_NFD).cpu().numpy()
+    names = [str(task) for task in range(logit_NT.shape[1])]
+    found = score_tasks(logit_NT, rows.label_NT.cpu().numpy(), names)
+    return EpochScore(found.auc, found.logloss)
+
+
 class Fitting:
     """A candidate in training: the model, its optimiser, what each epoch scored and the best epoch's weights.
 
@@ -64,10 +72,7 @@ class Fitting:
 
     def score(self) -> EpochScore:
         """Score the validation rows and keep the weights where they are the best yet."""
-        logit_NT = predict(self.model, self.validation.emb_NFD).cpu().numpy()
-        names = [str(task) for task in range(logit_NT.shape[1])]
-        found = score_tasks(logit_NT, self.validation.label_NT.cpu().numpy(), names)
-        self.scores.append(EpochScore(found.auc, found.logloss))
+        self.scores.append(score_rows(self.model, self.validation))
         if self.best == len(self.scores) - 1:
             self.best_weights = {name: part.clone() for name, part in self.model.state_dict().items()}
         return self.scores[-1]

@@ -76,8 +76,7 @@ def run_cell(
     """
     started = time.perf_counter()
     forget_peak()
-    model = new_candidate(candidate, seed, fields=len(log.fields), width=width, tasks=len(log.tasks))
-    learner = new_learner(model, log, width, training, candidate.learning_rate)
+    learner = candidate_learner(candidate, seed, log, width, training)
     epochs: list[float] = []
     rows_trained = 0
     if method not in WITHOUT_TABLES:
@@ -115,6 +114,14 @@ def new_candidate(
     """A candidate with the initial weights of `seed`; ConfigError where it cannot be built."""
     own_seed = derived_seed(seed, "candidate", candidate.name)
     return build_model(candidate, fields=fields, width=width, tasks=tasks, seed=own_seed)
+
+
+def candidate_learner(
+    candidate: CandidateConfig, seed: int, log: PreparedLog, width: int, training: TrainingConfig
+) -> Recommender:
+    """A candidate with empty tables, as every cell starts."""
+    model = new_candidate(candidate, seed, fields=len(log.fields), width=width, tasks=len(log.tasks))
+    return new_learner(model, log, width, training, candidate.learning_rate)
 
 
 def validation_rows(learner: Recommender, log: PreparedLog, rows: int) -> Examples:

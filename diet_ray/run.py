@@ -117,9 +117,7 @@ class Run:
     def _check_same_config(self, config: dict[str, Any]) -> None:
         # Through YAML and back, so that tuples and lists compare equal.
         found, wanted = self.config, yaml.safe_load(yaml.safe_dump(config))
-        different = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
-        if different:
-            told = "; ".join(f"{k} is {found.get(k)!r} there, {wanted.get(k)!r} here" for k in different)
+        if told := differences(found, wanted):
             root = self.folder.root
             raise RunError(f"{root} is a run of another config: {told}. Choose another run directory")
 
@@ -131,6 +129,12 @@ class Run:
                 name = path.rsplit("/", 1)[-1]
                 if re.fullmatch(r"\d{4,}", name) and int(name) > self.stage:
                     self.folder.fs.rm(path, recursive=True)
+
+
+def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The keys in which settings there and here differ, with both values; empty where they are the same."""
+    different = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+    return "; ".join(f"{k} is {found.get(k)!r} there, {wanted.get(k)!r} here" for k in different)
 
 
 def memory_stamp(record: StageRecord) -> FileStamp:

@@ -1,17 +1,15 @@
 """How fast a candidate learns: validation AUC along full and distilled training (Figure 1)."""
 
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from diet_ray.candidate import Fitting
+from diet_ray.candidate import Fitting, score_rows
 from diet_ray.checkpoint import restore_tables
 from diet_ray.config import CandidateConfig, FitConfig, TrainingConfig
-from diet_ray.evaluation import new_candidate, validation_rows
-from diet_ray.examples import Examples, predict
-from diet_ray.learning import learn_block, new_learner
+from diet_ray.evaluation import candidate_learner, validation_rows
+from diet_ray.examples import Examples
+from diet_ray.learning import learn_block
 from diet_ray.log.dataset import PreparedLog
-from diet_ray.metrics import score_tasks
-from diet_ray.recommender import Recommender
 
 POINTS = 30  # of a curve of full training
 
@@ -31,7 +29,7 @@ def full_trajectory(
     fit: FitConfig,
 ) -> list[Point]:
     """One epoch over all history, scored POINTS times on the way."""
-    learner = _learner(candidate, seed, log, width, training)
+    learner = candidate_learner(candidate, seed, log, width, training)
     every = max(1, sum(block.rows for block in log.history) // training.batch_size // POINTS)
     curve: list[Point] = []
     steps, trained, started = 0, 0.0, time.perf_counter()
@@ -43,7 +41,7 @@ def full_trajectory(
             trained += time.perf_counter() - started
             # Embedded anew: the tables learn too.
             validation = validation_rows(learner, log, fit.validation_rows)
-            curve.append(Point(steps, trained, _auc(learner, validation)))
+            curve.append(Point(steps, trained, score_rows(learner.dense, validation).auc))
             learner.dense.train()
             started = time.perf_counter()
 
@@ -63,7 +61,7 @@ def reduced_trajectory(
     reduced: Examples,
 ) -> list[Point]:
     """Epochs over reduced rows under the reference's tables, each scored."""
-    learner = _learner(candidate, seed, log, width, training)
+    learner = candidate_learner(candidate, seed, log, width, training)
     restore_tables(learner, checkpoint)
     validation = validation_rows(learner, log, fit.validation_rows)
     fitting = Fitting(learner.dense, reduced.to(learner.device), validation, candidate.fitted_by(fit), seed)
@@ -77,16 +75,3 @@ def reduced_trajectory(
         fitting.score()
         curve.append(Point(steps_per_epoch * len(fitting.scores), trained, fitting.scores[-1].auc))
     return curve
-
-
-def _learner(
-    candidate: CandidateConfig, seed: int, log: PreparedLog, width: int, training: TrainingConfig
-) -> Recommender:
-    shape: dict[str, Any] = {"fields": len(log.fields), "width": width, "tasks": len(log.tasks)}
-    return new_learner(new_candidate(candidate, seed, **shape), log, width, training, candidate.learning_rate)
-
-
-def _auc(learner: Recommender, rows: Examples) -> float:
-    logit_NT = predict(learner.dense, rows.emb_NFD).cpu().numpy()
-    names = [str(task) for task in range(logit_NT.shape[1])]
-    return score_tasks(logit_NT, rows.label_NT.cpu().numpy(), names).auc

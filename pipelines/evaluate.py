@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from actors.cluster import connect, own_errors
+from actors.cluster import as_finished, connect, gpu_share, own_errors
 from actors.evaluating import evaluate_cell
 from diet_ray.config import CandidateConfig, FitConfig, RunConfig
 from diet_ray.errors import ConfigError, RunError
@@ -32,8 +32,6 @@ from diet_ray.strict import told
 from pipelines.command import run_command
 from pipelines.distill import LOG_OF_RUN
 from pipelines.progress import bars, console
-
-CELLS_PER_GPU = 4
 
 
 @dataclass(frozen=True)
@@ -201,17 +199,15 @@ def _run(
     fit: FitConfig,
 ) -> None:
     plain = (data, run, config.model_dump(mode="json"))
-    cell_task = evaluate_cell.options(num_gpus=1 / CELLS_PER_GPU if ray.cluster_resources().get("GPU") else 0)
+    cell_task = evaluate_cell.options(num_gpus=gpu_share(ray.cluster_resources()))
     models = {called: candidate.model_dump(mode="json") for called, candidate in candidates.items()}
     running = {
         cell_task.remote(*plain, c.method, models[c.candidate], c.seed, fit.model_dump()): c for c in missing
     }
     with bars() as shown, shown.bar("cells", len(missing), "cells") as bar:
-        while running:
-            done, _ = ray.wait(list(running), num_returns=1)
-            cell = running.pop(done[0])
+        for cell, done in as_finished(running):
             with own_errors():
-                result = ray.get(done[0])
+                result = ray.get(done)
             folder.write_json(cell.path, {**cell._asdict(), **result.flat()})
             bar.advance(1)
             console.print(

@@ -3,7 +3,7 @@
 from actors.run_worker import checkpoint_path
 from diet_ray.config import RunConfig
 from diet_ray.errors import DataError, RunError
-from diet_ray.run import Run
+from diet_ray.run import Run, differences
 from diet_ray.storage import FileStamp
 
 # What a reference model depends on.
@@ -16,12 +16,9 @@ class LentReference:
     def __init__(self, url: str, config: RunConfig, fingerprint: str, stages: int) -> None:
         self.run = Run.read(url)
         wanted = {**config.model_dump(mode="json"), "fingerprint": fingerprint}
-        for key in KEYS:
-            if self.run.config.get(key) != wanted[key]:
-                raise RunError(
-                    f"the reference of {url} cannot be used: {key} is {self.run.config.get(key)!r} there, "
-                    f"{wanted[key]!r} here"
-                )
+        found = {key: self.run.config.get(key) for key in KEYS}
+        if told := differences(found, {key: wanted[key] for key in KEYS}):
+            raise RunError(f"the reference of {url} cannot be used: {told}")
         if self.run.stage < stages:
             raise RunError(
                 f"the reference of {url} cannot be used: it has {self.run.stage} of {stages} stages"

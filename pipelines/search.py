@@ -17,13 +17,13 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from actors.cluster import connect, own_errors
+from actors.cluster import as_finished, connect, gpu_share, own_errors
 from actors.evaluating import evaluate_cell
 from actors.searching import SearchSetting, shared_rows
 from diet_ray.config import FitConfig, RunConfig
 from diet_ray.errors import ConfigError, ResourceError, RunError
 from diet_ray.log.dataset import PreparedLog
-from diet_ray.run import Run, memory_stamp
+from diet_ray.run import Run, differences, memory_stamp
 from diet_ray.storage import Folder, absolute
 from diet_ray.trial import TrialRecord
 from pipelines.command import run_command
@@ -31,8 +31,6 @@ from pipelines.evaluate import complete_run, log_of, write_table
 from pipelines.progress import Bars, bars, console
 from pipelines.sweep import Scheduler, Searcher, Sweep, records, run_sweep
 from tune_spaces.space import Spaces, load_space
-
-TRIALS_PER_GPU = 4
 
 
 @dataclass(frozen=True)
@@ -136,15 +134,12 @@ def _claim(folder: Folder, asked: Search, settings: dict[str, Any]) -> None:
         raise RunError(
             f"{folder.root} holds a search: go on with --resume, or choose another folder with --name"
         )
-    found = folder.read_json("settings.json")
-    different = sorted(key for key in settings if found.get(key) != settings[key])
-    if different:
-        told = "; ".join(f"{key} is {found.get(key)!r} there, {settings[key]!r} here" for key in different)
+    if told := differences(folder.read_json("settings.json"), settings):
         raise RunError(f"{folder.root} holds another search: {told}. Choose another folder with --name")
 
 
 def _sweep(asked: Search, spaces: Spaces, place: Place, cluster: dict[str, float], shown: Bars) -> None:
-    gpus = asked.gpus if asked.gpus is not None else (1 / TRIALS_PER_GPU if cluster.get("GPU") else 0)
+    gpus = asked.gpus if asked.gpus is not None else gpu_share(cluster)
     held = _held(cluster, asked.threads, gpus)
     concurrent = min(asked.max_concurrent or held, held)
     console.print(
@@ -191,7 +186,7 @@ def _confirm(asked: Search, place: Place, shown: Bars) -> None:
     ]
     config = place.config.model_dump(mode="json")
     fit = asked.fit.model_dump()
-    task = evaluate_cell.options(num_gpus=1 / TRIALS_PER_GPU if ray.cluster_resources().get("GPU") else 0)
+    task = evaluate_cell.options(num_gpus=gpu_share(ray.cluster_resources()))
     running = {
         task.remote(
             place.data, place.run, config, "diet", record.candidate.model_dump(mode="json"), seed, fit
@@ -199,11 +194,9 @@ def _confirm(asked: Search, place: Place, shown: Bars) -> None:
         for record, seed in missing
     }
     with shown.bar("confirming the best", len(missing), "cells") as bar:
-        while running:
-            done, _ = ray.wait(list(running), num_returns=1)
-            number, seed = running.pop(done[0])
+        for (number, seed), done in as_finished(running):
             try:
-                place.folder.write_json(_confirmation(number, seed), ray.get(done[0]).flat())
+                place.folder.write_json(_confirmation(number, seed), ray.get(done).flat())
             except ray.exceptions.RayError as failed:
                 console.print(f"trial {number} seed {seed} could not be confirmed: {failed}", markup=False)
             bar.advance(1)

@@ -130,7 +130,8 @@ def ranking(study: StudyContext) -> pd.DataFrame:
     """Ranking: do candidates trained on reduced rows rank as they do after full training?
 
     32 candidates of the joint space, of 80 thousand to 4 million parameters, their learning rates over a
-    factor of 50. Shows: a high Kendall tau, near that of full training with another seed. Takes six hours.
+    factor of 50. Shows: how near Kendall tau comes to that of full training with another seed; on Globo it
+    does not (docs/results.md). Takes six hours.
 
         diet-ray study ranking --run runs/globo --seeds 2
     """

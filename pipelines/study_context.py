@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import ray
 
-from actors.cluster import ResourceConfig, connect, own_errors
+from actors.cluster import ResourceConfig, as_finished, connect, gpu_share, own_errors
 from actors.evaluating import trace_cell
 from diet_ray.config import CandidateConfig, FitConfig, RunConfig
 from diet_ray.evaluation import Method
@@ -54,20 +54,18 @@ class StudyContext:
             for called in candidates
             for method in methods
         }
-        connect()
+        task = trace_cell.options(num_gpus=gpu_share(connect()))
         running = {
-            trace_cell.remote(
+            task.remote(
                 self.data, self.url, config, method, candidates[called].model_dump(mode="json"), seed, fit
             ): path
             for path, (method, called, seed) in wanted.items()
             if not folder.exists(path)
         }
         with bars() as shown, shown.bar("trajectories", len(running), "cells") as bar:
-            while running:
-                done, _ = ray.wait(list(running), num_returns=1)
-                path = running.pop(done[0])
+            for path, done in as_finished(running):
                 with own_errors():
-                    folder.write_json(path, [point._asdict() for point in ray.get(done[0])])
+                    folder.write_json(path, [point._asdict() for point in ray.get(done)])
                 bar.advance(1)
         rows = []
         for path, (method, called, seed) in wanted.items():

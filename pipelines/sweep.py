@@ -45,8 +45,8 @@ class Sweep(NamedTuple):
     gpus: float  # per trial
 
 
-def run_sweep(sweep: Sweep, setting: SearchSetting, rows: "ray.ObjectRef", bar: Bar) -> list[TrialRecord]:
-    """Run the missing trials; return the records of all."""
+def run_sweep(sweep: Sweep, setting: SearchSetting, rows: "ray.ObjectRef", bar: Bar) -> None:
+    """Run the missing trials; what they did is in their records."""
     folder = Folder.at(setting.folder)
     trainable = tune.with_resources(
         tune.with_parameters(TuneTrial, shared=[rows], setting=setting),
@@ -60,7 +60,6 @@ def run_sweep(sweep: Sweep, setting: SearchSetting, rows: "ray.ObjectRef", bar: 
                 name="sweep", storage_path=scratch, verbose=0, callbacks=[Recorder(folder, bar)]
             ),
         ).fit()
-    return records(folder, sweep.samples)
 
 
 def records(folder: Folder, samples: int) -> list[TrialRecord]:

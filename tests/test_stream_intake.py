@@ -260,3 +260,12 @@ def test_old_stages_are_kept_by_policy() -> None:
     config = StreamConfig(keep_last=2, keep_every=5)
     assert [stage for stage in range(1, 13) if config.keeps(stage, 12)] == [5, 10, 11, 12]
     assert [stage for stage in range(1, 6) if StreamConfig(keep_last=3).keeps(stage, 5)] == [3, 4, 5]
+
+
+def test_a_stream_of_another_schema_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    stream = Stream(tmp_path)
+    before = stream.folder.read("stream.json")
+    with pytest.raises(DataError, match="holds a stream of another schema"):
+        StreamLog.create(stream.folder, schema(tasks=["user"], fields=["item"]))
+    assert stream.folder.read("stream.json") == before
+    assert StreamLog.create(stream.folder, schema()).fingerprint == stream.log.fingerprint

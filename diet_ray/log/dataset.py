@@ -1,6 +1,7 @@
 """A prepared log: encoded blocks on disk and the manifest that names them."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -39,7 +40,7 @@ class Block(NamedTuple):
     parts: tuple[Part, ...]
 
 
-class EncodedLog:
+class EncodedLog(ABC):
     """Encoded blocks on disk: what a prepared log and a stream have in common."""
 
     def __init__(
@@ -48,9 +49,9 @@ class EncodedLog:
         self.folder, self.name, self.fingerprint = folder, name, fingerprint
         self.fields, self.tasks = fields, tasks
 
+    @abstractmethod
     def block(self, stage: int) -> Block:
         """The block of a stage, counted from 1."""
-        raise NotImplementedError
 
     def chunks(self, block: Block, start: int = 0, stop: int | None = None) -> Iterator[EncodedRows]:
         """Stream rows [start, stop) of a block in order; DataError names a file that is damaged."""

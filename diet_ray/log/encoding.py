@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diet_ray.errors import DataError
+from diet_ray.log.dataset import Block, Part
 from diet_ray.log.schema import HashedConfig, LogSchema
 from diet_ray.log.vocabulary import Encoder
 from diet_ray.seeding import numpy_generator
@@ -58,3 +59,18 @@ def one_table(tables: list[pa.Table], schema: LogSchema) -> pa.Table:
             place = tables[0].column_names.index(field)
             tables = [table.set_column(place, field, table[field].cast(pa.string())) for table in tables]
     return pa.concat_tables(tables)
+
+
+def block_of(name: str, parts: list[EncodedPart], table_rows: tuple[int, ...]) -> Block:
+    """A block of its parts, in their order."""
+    firsts = np.cumsum([0] + [part.rows for part in parts]).tolist()
+    groups = sorted({group for part in parts for group in part.label_groups})
+    return Block(
+        name=name,
+        rows=firsts[-1],
+        min_ts=min(part.min_ts for part in parts),
+        max_ts=max(part.max_ts for part in parts),
+        table_rows=table_rows,
+        label_groups={g: sum(part.label_groups.get(g, 0) for part in parts) for g in groups},
+        parts=tuple(Part(p.stamp, p.rows, first) for p, first in zip(parts, firsts, strict=False)),
+    )

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from diet_ray.errors import DataError
-from diet_ray.log.dataset import FORMAT, MANIFEST, Block, Part, PreparedLog, check_time_order, plain_block
-from diet_ray.log.encoding import EncodedPart, one_table, write_part
+from diet_ray.log.dataset import FORMAT, MANIFEST, Block, PreparedLog, check_time_order, plain_block
+from diet_ray.log.encoding import EncodedPart, block_of, one_table, write_part
 from diet_ray.log.normalise import normalise
 from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
 from diet_ray.log.source import chunks, source_files, source_sizes
@@ -100,7 +100,10 @@ def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_proces
         for number, paths in enumerate(_slices([part for part in parts if part.block == name]))
     ]
     encoded: list[EncodedPart] = mapper(encode_piece, numbered, "encoding")
-    blocks = [_block(name, encoded, table_rows[name]) for name in schema.intervals()]
+    blocks = [
+        block_of(name, [part for part in encoded if part.block == name], table_rows[name])
+        for name in schema.intervals()
+    ]
     check_time_order(blocks)
     counts = {"outside": sum(p.outside for p in staged), "quarantined": sum(p.quarantined for p in staged)}
     folder.write_json(SOURCES, source_sizes(source, paths))
@@ -219,21 +222,6 @@ def _check_no_block_is_empty(schema: LogSchema, parts: list[Staged]) -> None:
         if name not in filled:
             span = " to ".join(str(np.datetime64(ms, "ms")) for ms in (start, end))
             raise DataError(f"block {name} is empty: no row of the log lies in {span} UTC")
-
-
-def _block(name: str, encoded: list[EncodedPart], table_rows: tuple[int, ...]) -> Block:
-    mine = [part for part in encoded if part.block == name]
-    firsts = np.cumsum([0] + [part.rows for part in mine]).tolist()
-    groups = sorted({group for part in mine for group in part.label_groups})
-    return Block(
-        name=name,
-        rows=firsts[-1],
-        min_ts=min(part.min_ts for part in mine),
-        max_ts=max(part.max_ts for part in mine),
-        table_rows=table_rows,
-        label_groups={g: sum(part.label_groups.get(g, 0) for part in mine) for g in groups},
-        parts=tuple(Part(p.stamp, p.rows, first) for p, first in zip(mine, firsts, strict=False)),
-    )
 
 
 def _manifest(schema: LogSchema, blocks: list[Block], counts: dict[str, int]) -> dict[str, Any]:

@@ -33,12 +33,17 @@ def source_files(source: str, patterns: tuple[str, ...]) -> list[str]:
     folder = Folder.at(source)
     if folder.fs.isfile(folder.root):
         return [source]
-    found = sorted(folder.fs.find(folder.root)) if folder.fs.exists(folder.root) else []
-    named = [(path, path.rsplit("/", 1)[-1]) for path in found]
-    matching = [p for p, name in named if name[0] not in "._" and any(fnmatch(name, x) for x in patterns)]
+    matching = matching_files(folder, patterns)
     if not matching:
         raise DataError(f"no file at {source} matches {', '.join(patterns)}")
     return [folder.fs.unstrip_protocol(path) for path in matching]
+
+
+def matching_files(folder: Folder, patterns: tuple[str, ...]) -> list[str]:
+    """Paths below a folder in order of name, hidden and unfinished files left out."""
+    found = sorted(folder.fs.find(folder.root)) if folder.fs.exists(folder.root) else []
+    named = [(path, path.rsplit("/", 1)[-1]) for path in found]
+    return [p for p, name in named if name[0] not in "._" and any(fnmatch(name, x) for x in patterns)]
 
 
 def source_sizes(source: str, paths: list[str]) -> dict[str, int]:

@@ -7,10 +7,8 @@ event seen before is dropped, and both are counted.
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable
-from fnmatch import fnmatch
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -20,11 +18,11 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from diet_ray.errors import DataError
-from diet_ray.log.dataset import Block, EncodedLog, Part, parse_block, plain_block
-from diet_ray.log.encoding import one_table, write_part
+from diet_ray.log.dataset import Block, EncodedLog, parse_block, plain_block
+from diet_ray.log.encoding import block_of, one_table, write_part
 from diet_ray.log.normalise import EVENT, normalise
 from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
-from diet_ray.log.source import chunks
+from diet_ray.log.source import chunks, matching_files
 from diet_ray.log.vocabulary import Encoder, HashedEncoder, Vocabulary
 from diet_ray.storage import FileStamp, Folder
 from diet_ray.strict import Strict
@@ -32,8 +30,6 @@ from diet_ray.strict import Strict
 MANIFEST = "stream.json"
 FORMAT = 1
 PART_ROWS = 65_536  # of a file of a block; the parts of a block are scored in parallel
-
-
 NO_ROWS = pa.table({"ts": pa.array([], pa.int64()), "row": pa.array([], pa.int64())})
 
 
@@ -60,12 +56,15 @@ class StreamLog(EncodedLog):
 
     @classmethod
     def create(cls, folder: Folder, schema: LogSchema) -> "StreamLog":
+        """Start a stream, or open it again; DataError where the folder holds one of another schema."""
         names = {"name": schema.name, "fields": schema.field_names, "tasks": schema.task_names}
         manifest = {"format": FORMAT, **names, "schema": schema.plain()}
-        content = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
-        if not folder.exists(MANIFEST) or folder.read(MANIFEST) != content:
-            folder.write(MANIFEST, content)
-        return cls.open(folder)
+        if not folder.exists(MANIFEST):
+            folder.write_json(MANIFEST, manifest)
+        log = cls.open(folder)
+        if log.schema.plain() != schema.plain():
+            raise DataError(f"{folder.root} holds a stream of another schema; choose another run directory")
+        return log
 
     @classmethod
     def open(cls, folder: Folder) -> "StreamLog":
@@ -176,19 +175,11 @@ class Intake:
 
     def _new_files(self) -> list[str]:
         raw = Folder.at(self.source)
-        if not raw.fs.exists(raw.root):
-            return []
         raw.fs.invalidate_cache()
-        waiting = {piece.file for piece in self.pending}
-        names = [path.removeprefix(raw.root).lstrip("/") for path in sorted(raw.fs.find(raw.root))]
-        return [
-            name
-            for name in names
-            if name not in self.done
-            and name not in waiting
-            and name.rsplit("/", 1)[-1][0] not in "._"
-            and any(fnmatch(name.rsplit("/", 1)[-1], pattern) for pattern in self.schema.files.patterns)
-        ]
+        known = self.done | {piece.file for piece in self.pending}
+        paths = matching_files(raw, self.schema.files.patterns)
+        names = [path.removeprefix(raw.root).lstrip("/") for path in paths]
+        return [name for name in names if name not in known]
 
     def _read(self, name: str) -> Piece:
         start = self.position.get(name, 0)
@@ -309,26 +300,12 @@ class Intake:
         name = f"{stage:04d}"
         files: list[FileStamp] = []
         grown = self._grow(stage, rows, files)
-        parts, first = [], 0
+        parts = []
         for number in range(-(-rows.num_rows // PART_ROWS)):
             piece = rows.slice(number * PART_ROWS, PART_ROWS)
             parts.append(write_part(self.folder, piece, self.schema, name, number, self._encoder))
-        block_parts = []
-        for part in parts:
-            block_parts.append(Part(part.stamp, part.rows, first))
-            first += part.rows
-        groups: Counter[int] = Counter()
-        for part in parts:
-            groups.update(part.label_groups)
-        block = Block(
-            name=name,
-            rows=rows.num_rows,
-            min_ts=min(part.min_ts for part in parts),
-            max_ts=max(part.max_ts for part in parts),
-            table_rows=tuple(self._encoder(field).rows for field in self.schema.field_names),
-            label_groups=dict(sorted(groups.items())),
-            parts=tuple(block_parts),
-        )
+        table_rows = tuple(self._encoder(field).rows for field in self.schema.field_names)
+        block = block_of(name, parts, table_rows)
         self.watermark = max(block.max_ts, self.watermark or block.max_ts)
         if self.schema.event_id:
             events = rows.select([EVENT, "ts"])
