@@ -25,6 +25,8 @@ from pipelines.stream import Stream, Watch, stream
 from tests.stream_log import ROWS, events, finish, kill_when, publish, publish_all, start, write_log
 from tests.tiny_run import TINY
 
+# Events are swept once no row in time can repeat them: with no row too late, all of them stay to be counted.
+KEEP_ALL = ("--stream.keep-every=1", "--stream.lateness=1e9")
 SMALL = StreamConfig(block_rows=500, min_rows=2, keep_last=2)
 
 
@@ -154,7 +156,7 @@ def test_killed_at_random_moments_the_stream_ends_with_the_same_memory_and_every
     log = write_log(tmp_path)
     publish_all(tmp_path, log, 7)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finish(start(tmp_path, whole, "--stream.keep-every=1"), tmp_path)
+    finish(start(tmp_path, whole, *KEEP_ALL), tmp_path)
     draw, seen, over = random.Random(0), [], threading.Event()
 
     def read_on() -> None:
@@ -174,8 +176,8 @@ def test_killed_at_random_moments_the_stream_ends_with_the_same_memory_and_every
                 ).exists()
                 return there and not pause.wait(draw.random())
 
-            kill_when(start(tmp_path, killed, "--stream.keep-every=1"), tmp_path, reached)
-        finish(start(tmp_path, killed, "--stream.keep-every=1"), tmp_path)
+            kill_when(start(tmp_path, killed, *KEEP_ALL), tmp_path, reached)
+        finish(start(tmp_path, killed, *KEEP_ALL), tmp_path)
     finally:
         over.set()
         reader.join()
