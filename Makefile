@@ -11,7 +11,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install -q --upgrade pip
 	# torch first and alone: a looser requirement would pull several GB of CUDA on a machine without a GPU.
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev,optuna]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,kafka,optuna]'
 	touch $@
 
 # A generated log, its memory, and what candidates learn from it: minutes on two cores.

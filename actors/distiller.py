@@ -7,7 +7,9 @@ from actors.reference import with_progress
 from actors.run_worker import RunWorker, checkpoint_path, memory_path
 from diet_ray.distiller import Progress
 from diet_ray.memory import Memory, from_arrow, to_arrow
+from diet_ray.metrics import Scores
 from diet_ray.peak_memory import forget_peak, peak_bytes
+from diet_ray.probe import probe_memory
 from diet_ray.selection import Collected
 from diet_ray.stage import composition, memory_schema, next_memory
 
@@ -48,6 +50,14 @@ class Distiller(RunWorker):
             return stamp, {**composition(memory, old), "outer_loss": losses, "peak_bytes": peak_bytes()}
 
         yield from with_progress(work)
+
+    def probe(self, stage: int) -> Scores:
+        """How well the memory before block `stage` prepares a small candidate for it."""
+        memory = self.memory(stage - 1)
+        assert memory is not None
+        checkpoint = self.folder.read(checkpoint_path(stage - 1))
+        shape = (self.config.width, self.config.training)
+        return probe_memory(memory.examples(), checkpoint, self.log, self.log.block(stage), *shape)
 
     def memory(self, stage: int) -> Memory | None:
         if stage == 0:

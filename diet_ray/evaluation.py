@@ -13,7 +13,7 @@ from diet_ray.config import CandidateConfig, FitConfig, TrainingConfig
 from diet_ray.errors import ConfigError
 from diet_ray.examples import Examples
 from diet_ray.learning import embedded, evaluate_block, learn_block, new_learner, sampled
-from diet_ray.log.dataset import PreparedLog
+from diet_ray.log.dataset import EncodedLog, PreparedLog
 from diet_ray.metrics import Scores
 from diet_ray.models.ranking import RankingModel
 from diet_ray.models.registry import build_model
@@ -117,7 +117,7 @@ def new_candidate(
 
 
 def candidate_learner(
-    candidate: CandidateConfig, seed: int, log: PreparedLog, width: int, training: TrainingConfig
+    candidate: CandidateConfig, seed: int, log: EncodedLog, width: int, training: TrainingConfig
 ) -> Recommender:
     """A candidate with empty tables, as every cell starts."""
     model = new_candidate(candidate, seed, fields=len(log.fields), width=width, tasks=len(log.tasks))

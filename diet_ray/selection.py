@@ -51,6 +51,10 @@ class Collected(NamedTuple):
     def joined(cls, parts: list["Collected"]) -> "Collected":
         return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
+    def hardness(self) -> NDArray[np.float32]:
+        """EL2N of each row; [N] (eq. 6)."""
+        return el2n(torch.tensor(self.logit_NT), torch.tensor(self.label_NT)).numpy()
+
     def targets(self, labels: TargetLabels) -> Examples:
         """The rows as targets of the outer loss: labelled by the checkpoint, or as the log has them."""
         real_NT, logit_NT = torch.tensor(self.label_NT), torch.tensor(self.logit_NT)

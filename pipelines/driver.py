@@ -68,6 +68,8 @@ class Trained(NamedTuple):
 
 # Looks at the reference before it learns a block; raises where it should not go on.
 Examine = Callable[[Any, Block, int], dict[str, Any]]
+# Looks at the memory before a stage by asking the distiller; returns metrics of the stage.
+Probe = Callable[[Any, int], dict[str, Any]]
 
 
 class Driver:
@@ -82,9 +84,10 @@ class Driver:
         lease: Lease,
         lent: LentReference | None = None,
         examine: Examine = lambda reference, block, stage: {},
+        probe: Probe = lambda distiller, stage: {},
     ) -> None:
         self.source, self.run, self.config, self.lease = source, run, config, lease
-        self.lent, self.examine = lent, examine
+        self.lent, self.examine, self.probe = lent, examine, probe
         claim = {"num_cpus": planned.num_cpus, "num_gpus": planned.num_gpus}
         made = (data, url, config.model_dump(mode="json"), planned.threads)
         self.reference = remote(ReferenceModel).options(**claim).remote(*made)
@@ -128,7 +131,10 @@ class Driver:
         chosen = scorer.collect(boundary_rows(scorer, budget.new, self.config.method.boundary))
         draw = numpy_generator(self.config.seed, "pool", stage)
         pool = scorer.collect(random_rows(scorer, self.config.pool_rows, draw))
+        hardness = pool.hardness()
         clock.lap("score")
+        if probed := self.probe(self.distiller, stage):
+            clock.lap("probe")
         iterations = self.config.method.outer.iterations
         with shown.bar(f"stage {stage}: optimising {budget.rows:,} rows", iterations, "iterations") as bar:
             call = self.distiller.distil.options(num_returns="streaming")
@@ -141,8 +147,10 @@ class Driver:
             "label_groups": {str(group): n for group, n in block.label_groups.items()},
             "missing_label_groups": missing,
             "training_loss": trained.loss,
+            "el2n": {"mean": float(hardness.mean()), "deviation": float(hardness.std())},
             "seconds": {"train": trained.seconds, **clock.seconds},
             **trained.metrics,
+            **probed,
             **of_source,
         }
         self.lease.check()

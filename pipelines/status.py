@@ -15,7 +15,7 @@ from diet_ray.errors import RunError
 from diet_ray.lease import holder_of
 from diet_ray.run import Run
 from pipelines.command import run_command
-from pipelines.stream import health
+from pipelines.health import health
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,10 @@
-"""Keep distilling as a log arrives: files appear in a directory, a memory follows them.
+"""Keep distilling as a log arrives in files or messages: a memory follows it.
 
-The same stages as `distill`; only where the blocks come from differs. What a stage took of which file, the
+The same stages as `distill`; only where the blocks come from differs. What a stage took of what, the
 vocabulary, the checkpoint, the memory and the metrics are committed in one record: whatever is killed when,
 no row is lost or taken twice.
 """
 
-import json
 import sys
 import threading
 import time
@@ -16,19 +15,22 @@ from typing import Annotated, Any
 import numpy as np
 import ray
 import tyro
-from ray.util.metrics import Gauge
 
 from actors.cluster import connect, own_errors, plan
+from actors.kafka import SCHEME, KafkaArrivals, KafkaConfig
 from diet_ray.config import RunConfig
 from diet_ray.errors import DataError
 from diet_ray.lease import Lease
+from diet_ray.log.arriving import Arrivals, DirectoryArrivals
 from diet_ray.log.dataset import Block
-from diet_ray.log.schema import load_schema
-from diet_ray.log.stream import Closed, Intake, StreamConfig, StreamLog
+from diet_ray.log.intake import Closed, Intake
+from diet_ray.log.schema import LogSchema, load_schema
+from diet_ray.log.stream import StreamConfig, StreamLog
 from diet_ray.run import SWEPT, Run
 from diet_ray.storage import FileStamp, Folder, absolute
 from pipelines.command import option, run_command
 from pipelines.driver import Budget, Driver
+from pipelines.health import Health
 from pipelines.progress import bars, console
 from pipelines.recipe import Recipe, load_recipe
 
@@ -45,26 +47,32 @@ class Stream:
 
     $ diet-ray stream --dataset clicks.yaml --source incoming/ --run runs/live --until-idle 60
 
-    Writers publish files into SOURCE by rename. The newest memory is named by RUN/memory/latest.json, which
-    `diet_ray.load_memory(run)` reads at any time; `diet-ray status RUN` tells how the stream is.
+    $ diet-ray stream --dataset clicks.yaml --source kafka://broker:9092/clicks --run runs/live
+
+    Writers publish files into SOURCE by rename; a topic needs `pip install 'diet-ray[kafka]'`. The newest
+    memory is named by RUN/memory/latest.json, which `diet_ray.load_memory(run)` reads at any time;
+    `diet-ray status RUN` tells how the stream is.
     """
 
     dataset: str
     """YAML file of the log's schema; it needs no blocks. Its `event_id` is the column that tells doubles."""
     source: str
-    """Directory that grows: Parquet or CSV files, taken in the order of their names as they appear."""
+    """Directory that grows (Parquet or CSV files, taken in the order of their names as they appear), or
+    kafka://host:port[,host:port]/topic, from the oldest message it has."""
     run: str
     """Directory of the run; new, or one to go on with."""
     config: str | None = None
     """A recipe or a YAML file; options below override it."""
     until_idle: float | None = None
-    """End after so many seconds without a new file, closing a last block; run on where it is left out."""
+    """End after so many seconds without anything new, closing a last block; run on where it is left out."""
     poll: float = 1.0
-    """Seconds between two looks into the directory."""
+    """Seconds between two looks at the source."""
     skip_block: bool = False
     """Set the rows of the next block aside (RUN/quarantine) and go on with the one after it."""
     json_log: bool = False
     """Print a line of JSON per stage on standard output."""
+    kafka: KafkaConfig = KafkaConfig()
+    """How messages of a topic are read."""
     stream: StreamConfig = StreamConfig()
     """When a block closes, what it may still take, what is kept."""
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
@@ -87,7 +95,7 @@ def stream(asked: Stream) -> Run:
     Raises DataError where a file cannot be read or the reference has diverged, RunError where another process
     writes the run or it is one of another config.
     """
-    url, source = absolute(asked.run), absolute(asked.source)
+    url = absolute(asked.run)
     schema, config = load_schema(asked.dataset), asked.settings.run_config()
     folder = Folder.at(url)
     with Lease(folder) as lease:
@@ -95,46 +103,56 @@ def stream(asked: Stream) -> Run:
         of_stream = {"log": log.name, "fingerprint": log.fingerprint, "stream": asked.stream.model_dump()}
         run = Run.open(url, {**config.model_dump(mode="json"), **of_stream})
         states = [record.metrics["stream"] for record in run.records]
-        intake = Intake(folder, source, schema, asked.stream, states)
-        if asked.skip_block:
-            intake.poll()
-            console.print(f"{intake.skip():,} rows are set aside")
         found = connect()
+        intake = Intake(folder, arrivals(asked, schema), schema, asked.stream, states)
+        if asked.skip_block:
+            console.print(f"{intake.skip():,} rows are set aside")
         planned = plan(found, asked.settings.resources)
         console.print(f"{found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs: {planned.told()}")
         console.print(f"{'going on after' if run.stage else 'starting before'} stage {max(run.stage, 1)}")
         blocks = MicroBlocks(intake, run, config, asked, Health(run, json_log=asked.json_log))
-        driver = Driver(blocks, run, config, url, url, planned, lease, examine=Watch(run, asked.stream))
+        watch = Watch(run, asked.stream)
+        driver = Driver(blocks, run, config, url, url, planned, lease, examine=watch, probe=watch.probe)
         with bars() as shown:
             driver.run_stages(shown)
     return run
 
 
+def arrivals(asked: Stream, schema: LogSchema) -> Arrivals:
+    """ConfigError where the source is neither a directory nor a topic that can be read."""
+    if asked.source.startswith(SCHEME):
+        return KafkaArrivals(asked.source, schema, asked.kafka)
+    return DirectoryArrivals(absolute(asked.source), schema)
+
+
 class MicroBlocks:
-    """A BlockSource that waits for files."""
+    """A BlockSource that waits for what arrives."""
 
     def __init__(
         self, intake: Intake, run: Run, config: RunConfig, asked: Stream, told: Callable[[], None]
     ) -> None:
         self.intake, self.run, self.config, self.asked, self.told = intake, run, config, asked, told
         self.tasks = intake.schema.task_names
-        self.closed: dict[int, tuple[Closed, float]] = {}
+        self.closed: dict[int, tuple[Closed, dict[str, Any]]] = {}
         self.over = threading.Event()
         self.taken = sum(record.metrics["block_rows"] for record in run.records)
 
     def next(self, stage: int) -> Block | None:
-        opened = last_file = time.monotonic()
+        opened = last = time.monotonic()
+        reading = 0.0
         while not self.over.is_set():
             now = time.monotonic()
             if self.intake.poll():
-                last_file = now
+                last = time.monotonic()
             if not self.intake.rows:
                 opened = now
-            idle = self.asked.until_idle is not None and now - last_file >= self.asked.until_idle
+            idle = self.asked.until_idle is not None and now - last >= self.asked.until_idle
             late = now - opened >= self.asked.stream.block_seconds
             enough = self.intake.rows >= self.asked.stream.min_rows
-            if found := self.intake.close(stage, whole=(idle or late) and enough):
-                self.closed[stage] = (found, time.time())
+            found = self.intake.close(stage, whole=(idle or late) and enough)
+            reading += time.monotonic() - now
+            if found:
+                self.closed[stage] = (found, {"closed_at": time.time(), "seconds_to_read": reading})
                 return found.block
             if idle:
                 return None
@@ -149,9 +167,14 @@ class MicroBlocks:
         return Budget(new + min(held, max(0, rows - new)), new)
 
     def commit(self, stage: int) -> tuple[tuple[FileStamp, ...], dict[str, Any]]:
-        closed, at = self.closed.pop(stage)
-        lag = time.time() - at
-        return closed.files, {"stream": closed.state, "closed_at": at, "seconds_to_commit": lag}
+        closed, told = self.closed.pop(stage)
+        told |= {"seconds_to_commit": time.time() - told["closed_at"], "lag": self.lag()}
+        return closed.files, {"stream": closed.state, **told}
+
+    def lag(self) -> dict[str, int]:
+        """What has arrived and belongs to no committed block."""
+        rows = self.intake.rows + sum(closed.block.rows for closed, _ in self.closed.values())
+        return {"rows_read": rows, "not_read": self.intake.waiting}
 
     def committed(self, stage: int) -> None:
         sweep(self.run, self.asked.stream)
@@ -179,7 +202,10 @@ def sweep(run: Run, config: StreamConfig) -> None:
 
 
 class Watch:
-    """Scores the reference on a block before it learns it; stops the stream where it has got worse."""
+    """Scores the reference, and now and then the memory, on a block before they know it.
+
+    Stops the stream where the reference has got worse.
+    """
 
     def __init__(self, run: Run, config: StreamConfig) -> None:
         known = [record.metrics.get("progressive", {}).get("auc") for record in run.records]
@@ -203,55 +229,14 @@ class Watch:
         self.recent = [*self.recent, scores.auc][-RECENT:]
         return {"progressive": {"auc": scores.auc, "logloss": scores.logloss}}
 
-
-class Health:
-    """Tells how the stream is after each stage: Ray's metrics (Prometheus), and a line of JSON if asked."""
-
-    def __init__(self, run: Run, *, json_log: bool) -> None:
-        self.run, self.json_log = run, json_log
-        self.gauges = {
-            name: Gauge(f"diet_ray_{name}", description)
-            for name, description in (
-                ("stage", "newest committed stage"),
-                ("rows_per_second", "rows of a block over seconds from its close to its commit"),
-                ("seconds_to_commit", "from the close of a block to its commit"),
-                ("memory_rows", "rows of the newest memory"),
-                ("progressive_auc", "of the reference on the block before it learned it"),
-            )
-        }
-
-    def __call__(self) -> None:
-        told = health(self.run)
-        for name, gauge in self.gauges.items():
-            if told[name] is not None:
-                gauge.set(told[name])
-        if self.json_log:
-            print(json.dumps(told, sort_keys=True), flush=True)
-
-
-def health(run: Run) -> dict[str, Any]:
-    """What the newest record of a stream says, in plain values."""
-    record = run.records[-1]
-    metrics, tasks = record.metrics, StreamLog.open(run.folder).tasks
-    groups = {int(group): rows for group, rows in metrics["label_groups"].items()}
-    positives = {
-        task: sum(rows for group, rows in groups.items() if group >> number & 1)
-        for number, task in enumerate(tasks)
-    }
-    return {
-        "stage": record.stage,
-        "block_rows": metrics["block_rows"],
-        "rows_per_second": metrics["block_rows"] / max(metrics["seconds_to_commit"], 1e-9),
-        "seconds_to_commit": metrics["seconds_to_commit"],
-        "seconds": metrics["seconds"],
-        "closed_at": metrics["closed_at"],
-        "memory_rows": metrics["memory"]["rows"],
-        "memory_rows_by_stage": metrics["memory"]["rows_by_stage"],
-        "training_loss": metrics["training_loss"],
-        "progressive_auc": metrics.get("progressive", {}).get("auc"),
-        "label_rates": {task: count / metrics["block_rows"] for task, count in positives.items()},
-        "set_aside": metrics["stream"]["counts"],
-    }
+    def probe(self, distiller: Any, stage: int) -> dict[str, Any]:
+        """Every `probe_every` stages: how well the memory before this block prepares for it."""
+        every = self.config.probe_every
+        if not every or stage == 1 or stage % every:
+            return {}
+        with own_errors():
+            scores = ray.get(distiller.probe.remote(stage))
+        return {"probe": {"auc": scores.auc, "logloss": scores.logloss}}
 
 
 if __name__ == "__main__":

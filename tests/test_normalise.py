@@ -26,7 +26,8 @@ def normalised(columns: dict[str, Any], first_row: int = 0, **changes: Any) -> N
     valid = {"user_id": "u", "item_id": 1, "brand": "b", "clicked": 0, "bought": 1, "rating": 3}
     valid |= {"ts": pd.Timestamp(MOMENT)}
     table = pa.table({**{name: pa.array([x] * rows) for name, x in valid.items()}, **given})
-    return normalise(Chunk("log.csv", first_row, table), shop_schema(**changes))
+    row = pa.array(range(first_row + 1, first_row + 1 + table.num_rows))
+    return normalise(Chunk("log.csv", row, table), shop_schema(**changes))
 
 
 def times(values: Any, **time: Any) -> list[int]:

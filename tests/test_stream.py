@@ -27,7 +27,7 @@ from tests.tiny_run import TINY
 
 # Events are swept once no row in time can repeat them: with no row too late, all of them stay to be counted.
 KEEP_ALL = ("--stream.keep-every=1", "--stream.lateness=1e9")
-SMALL = StreamConfig(block_rows=500, min_rows=2, keep_last=2)
+SMALL = StreamConfig(block_rows=500, min_rows=2, keep_last=2, probe_every=3)
 
 
 def asked(folder: Path, **changed: Any) -> Stream:
@@ -64,6 +64,13 @@ def test_files_become_memories_and_old_stages_are_swept(
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert [line["stage"] for line in told] == [1, 2, 3, 4]
     assert 0 < told[-1]["progressive_auc"] < 1 and told[-1]["rows_per_second"] > 0
+    assert told[0]["probe_auc"] is None and told[0]["el2n_drift"] is None
+    assert told[3]["probe_stage"] == 3 and 0 < told[3]["probe_auc"] < 1
+    assert told[0]["rows_read_ahead"] + told[0]["not_read"] > 0  # more had arrived
+    assert told[3]["rows_read_ahead"] == told[3]["not_read"] == 0
+    hardness = [line["el2n"] for line in told]
+    assert told[3]["el2n_drift"] == pytest.approx(hardness[3] - sum(hardness[:3]) / 3)
+    assert abs(told[3]["label_rates_drift"]["is_click"]) < 0.5
     found = status(Run.read(str(tmp_path / "run")))
     assert found["rows_in_all"] == 1700 and found["written_by"] == "nobody"
     assert set(found["label_rates"]) == {"is_click", "long_view", "is_like"}

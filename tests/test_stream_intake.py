@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from diet_ray.errors import DataError
+from diet_ray.log.arriving import DirectoryArrivals
+from diet_ray.log.intake import Closed, Intake
 from diet_ray.log.schema import LogSchema, parse_schema
-from diet_ray.log.stream import Closed, Intake, StreamConfig, StreamLog
+from diet_ray.log.stream import StreamConfig, StreamLog
 from diet_ray.storage import Folder
 
 HOUR = 3600
@@ -57,7 +59,13 @@ class Stream:
         self.restart()
 
     def restart(self) -> None:
-        self.intake = Intake(self.folder, str(self.source), self.schema, self.config, self.states)
+        self.intake = Intake(
+            self.folder,
+            DirectoryArrivals(str(self.source), self.schema),
+            self.schema,
+            self.config,
+            self.states,
+        )
 
     def close(self, *, whole: bool = False, commit: bool = True) -> Closed | None:
         self.intake.poll()
@@ -213,9 +221,7 @@ def test_a_file_whose_ids_have_another_type_is_named(tmp_path: Path) -> None:
     stream.close()
     write(stream.source, "b.parquet", 10, 10, user=[f"u{n}" for n in range(10)])
     for _ in range(2):
-        with pytest.raises(
-            DataError, match=r"b\.parquet: field user is string, in the files before it was int64"
-        ):
+        with pytest.raises(DataError, match=r"b\.parquet: field user is string, before it was int64"):
             stream.close()
         stream.restart()  # the type is remembered over a restart
     assert len(stream.states) == 1

@@ -26,7 +26,7 @@ def normalise(chunk: Chunk, schema: LogSchema) -> Normalised:
     Raises DataError naming file, row and column of the first malformed row where `schema.malformed` is error.
     """
     table = pa.table({name: _nan_is_missing(chunk.table[name]) for name in chunk.table.column_names})
-    row = pa.array(np.arange(chunk.first_row + 1, chunk.first_row + 1 + table.num_rows))
+    row = chunk.row
     for test in schema.where:
         passes = _passes(table[test.column], test, f"{chunk.path}, column {test.column}")
         table, row = table.filter(passes), row.filter(passes)

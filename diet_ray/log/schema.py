@@ -224,6 +224,13 @@ class LogSchema(Strict):
         wanted += [*(w.column for w in self.where), *([self.event_id] if self.event_id else [])]
         return list(dict.fromkeys([*wanted, *(side.on for side in self.join)]))
 
+    def text_columns(self) -> set[str]:
+        """Columns of CSV and JSON that are ids, and so text: a type guessed per file would give one id two
+        identities."""
+        ids = {f.source for f in self.fields if f.part is None and f.at_most is None}
+        numbers = {task.source for task in self.tasks} | {test.column for test in self.where}
+        return (ids | {side.on for side in self.join}) - numbers
+
     def plain(self) -> dict[str, Any]:
         """The schema as YAML and JSON hold it."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)

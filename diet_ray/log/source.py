@@ -6,6 +6,7 @@ from fnmatch import fnmatch
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv as pc
@@ -21,10 +22,10 @@ DAMAGED = (pa.ArrowException, OSError, EOFError, zlib.error)
 
 
 class Chunk(NamedTuple):
-    """Consecutive rows of one file; `first_row` counts from 0."""
+    """Rows of one file (or partition of a topic), each with its number there, from 1."""
 
     path: str
-    first_row: int
+    row: pa.Array
     table: pa.Table
 
 
@@ -69,7 +70,8 @@ def chunks(path: str, schema: LogSchema, source: str) -> Iterator[Chunk]:
             if missing:
                 listed = ", ".join(table.column_names)
                 raise DataError(f"{path} has no column {', '.join(missing)}; it has {listed}")
-            yield Chunk(path, first_row, _with_sides(table.select(own), sides))
+            row = pa.array(np.arange(first_row + 1, first_row + 1 + table.num_rows))
+            yield Chunk(path, row, _with_sides(table.select(own), sides))
             first_row += table.num_rows
     except DAMAGED as broken:
         raise DataError(f"{path} cannot be read after row {first_row}: {broken}") from broken
@@ -92,10 +94,7 @@ def _tables(path: str, schema: LogSchema, columns: list[str]) -> Iterator[pa.Tab
 
 def _csv(file: object, path: str, schema: LogSchema) -> pc.CSVStreamingReader:
     separator = schema.files.separator or ("\t" if ".tsv" in path else ",")
-    # Ids are text: a type guessed per file would give one id two identities.
-    ids = {f.source for f in schema.fields if f.part is None and f.at_most is None}
-    numbers = {task.source for task in schema.tasks} | {test.column for test in schema.where}
-    text = dict.fromkeys((ids | {side.on for side in schema.join}) - numbers, pa.string())
+    text = dict.fromkeys(schema.text_columns(), pa.string())
     names = schema.files.columns
     return pc.open_csv(
         file,
