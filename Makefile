@@ -2,8 +2,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := .demo
+RUNS := 108
+BLOCKS := 1000
 
-.PHONY: setup demo test test-long lint bench clean
+.PHONY: setup demo test test-long lint bench campaign soak clean
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -27,6 +29,14 @@ test: setup
 
 test-long: setup
 	$(BIN)/python -m pytest -m long
+
+# One fault per run against the stream, at a random moment (docs/reliability.md).
+campaign: setup
+	$(BIN)/python -m tests.fault_campaign --runs $(RUNS) --out $(DEMO)/faults.json
+
+# A thousand micro-blocks through one driver: is it as small and fast at the end?
+soak: setup
+	$(BIN)/python -m tests.soak --blocks $(BLOCKS) --out $(DEMO)/soak
 
 bench: setup
 	mkdir -p $(DEMO)

@@ -3,9 +3,12 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import ray
@@ -15,6 +18,7 @@ from diet_ray.errors import DietError, ResourceError
 from diet_ray.strict import Strict
 
 FIXED_ACTORS = 2  # reference model and distiller
+WATCH_S = 5.0
 TASKS_PER_GPU = 4  # cells and trials: a candidate's dense part and a batch are small
 
 
@@ -25,6 +29,8 @@ class ResourceConfig(Strict):
     threads: Annotated[int, Field(ge=1)] | None = None  # of torch, in each actor
     num_cpus: Annotated[float, Field(ge=0)] | None = None  # claimed by each actor
     num_gpus: Annotated[float, Field(ge=0)] | None = None  # claimed by each actor; a share is fine
+    # Seconds that a cluster which has become too small for the run may take to grow again.
+    patience: Annotated[float, Field(gt=0)] = 300.0
 
 
 class Plan(NamedTuple):
@@ -34,6 +40,11 @@ class Plan(NamedTuple):
     threads: int
     num_cpus: float
     num_gpus: float
+    patience: float = 300.0
+
+    @property
+    def actors(self) -> int:
+        return self.scorers + FIXED_ACTORS
 
     def told(self) -> str:
         claim = f"{self.num_cpus:g} CPU and {self.num_gpus:g} GPU claimed, {self.threads} threads each"
@@ -57,13 +68,70 @@ def connect() -> dict[str, float]:
 
 @contextmanager
 def own_errors() -> Iterator[None]:
-    """Let the input's own errors out of Ray as they were raised."""
+    """Let the input's own errors out of Ray as they were raised, and ResourceError for a lost actor."""
     try:
         yield
+    except ray.exceptions.RayActorError as lost:
+        raise ResourceError(
+            "an actor was lost and did not come back. Everything committed stands, and the same command goes "
+            f"on: {lost}"
+        ) from lost
     except ray.exceptions.RayTaskError as failed:
         if isinstance(failed.cause, DietError):
             raise failed.cause from None
         raise
+
+
+class ClusterWatch:
+    """While it is held, actors do not wait forever for resources that the cluster has lost.
+
+    Once what they claim has not fitted the cluster for `planned.patience` seconds they are killed, and
+    whoever waited for them gets a ResourceError.
+    """
+
+    def __init__(self, planned: Plan, actors: list[Any], told: Callable[[str], None]) -> None:
+        self.planned, self.actors, self.told = planned, actors, told
+        self.why = ""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "ClusterWatch":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        if self.why and error:
+            raise ResourceError(self.why) from error
+
+    def _watch(self) -> None:
+        since: float | None = None
+        while not self._over.wait(WATCH_S):
+            have = ray.cluster_resources()
+            if self._fits(have):
+                since = None
+            elif since is None:
+                since = time.monotonic()
+                self.told(f"{self._short(have)}; waiting {self.planned.patience:.0f} s for it to grow again")
+            elif time.monotonic() - since >= self.planned.patience:
+                self.why = f"{self._short(have)}. Everything committed stands, and the same command goes on"
+                for actor in self.actors:
+                    ray.kill(actor)
+                return
+
+    def _fits(self, have: Mapping[str, float]) -> bool:
+        cpus, gpus = (self.planned.actors * each for each in (self.planned.num_cpus, self.planned.num_gpus))
+        return cpus <= have.get("CPU", 0) and gpus <= have.get("GPU", 0)
+
+    def _short(self, have: Mapping[str, float]) -> str:
+        actors, planned = self.planned.actors, self.planned
+        return (
+            f"the cluster has shrunk to {have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs, but the "
+            f"{actors} actors claim {actors * planned.num_cpus:g} and {actors * planned.num_gpus:g}"
+        )
 
 
 Key = TypeVar("Key")
@@ -123,7 +191,7 @@ def plan(resources: dict[str, float], wanted: ResourceConfig) -> Plan:
         )
     # Training of the next block runs beside the scoring or distilling of this one.
     threads = wanted.threads or max(1, cpus // (scorers + 1))
-    return Plan(scorers, threads, num_cpus, num_gpus)
+    return Plan(scorers, threads, num_cpus, num_gpus, wanted.patience)
 
 
 def _share(gpus: float, actors: int) -> float:

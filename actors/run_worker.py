@@ -44,5 +44,9 @@ class RunWorker:
 
 
 def remote(worker: type[RunWorker]) -> Any:
-    """The actor class of a worker: restarted where its node is lost, its calls repeated (they may be)."""
-    return ray.remote(max_restarts=3, max_task_retries=3)(worker)
+    """The actor class of a worker: restarted where its node is lost, its calls repeated (they may be).
+
+    Calls are repeated for as long as the actor is restarted: it takes Ray half a minute to see that a node is
+    gone, and calls fail at once until then. An actor that dies again and again ends the run.
+    """
+    return ray.remote(max_restarts=50, max_task_retries=-1)(worker)

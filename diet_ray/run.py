@@ -45,7 +45,7 @@ class StageRecord(NamedTuple):
                 raise RunError(f"{path} is of another format; this version reads format {FORMAT}")
             stamps = tuple(FileStamp(**stamp) for stamp in record.pop("files"))
             return cls(**record, files=stamps)
-        except (ValueError, KeyError, TypeError, AttributeError) as broken:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as broken:
             raise RunError(f"{path} is not a commit record: {broken}") from broken
 
 
@@ -73,13 +73,14 @@ class Run:
         """Start or continue a run; files of an unfinished stage are removed.
 
         Raises RunError where the run was made with another config (naming the keys), where a record is
-        malformed or does not follow the one before it.
+        malformed or does not follow the one before it, or a file that the next stage needs is damaged.
         """
         folder = Folder.at(url)
         if not folder.exists("config.yaml"):
             folder.write("config.yaml", yaml.safe_dump(config, sort_keys=True).encode())
         run = cls.read(url)
         run._check_same_config(config)
+        run._check_files()
         run._sweep()
         run._point_to_latest()
         return run
@@ -121,6 +122,15 @@ class Run:
             root = self.folder.root
             raise RunError(f"{root} is a run of another config: {told}. Choose another run directory")
 
+    def _check_files(self) -> None:
+        """What the next stage starts from: the newest stage, and the vocabulary of all of them."""
+        for record in self.records:
+            for stamp in record.files:
+                if stamp.path.startswith("vocabulary/"):
+                    _check(self, record.stage, stamp)
+        if self.stage:
+            verify(self, self.stage)
+
     def _sweep(self) -> None:
         for part in PARTS:
             if not self.folder.exists(part):
@@ -154,12 +164,17 @@ def load_memory(run: str, stage: int | None = None) -> pa.Table:
     for attempt in range(READ_ATTEMPTS):
         folder, stamp = _memory_of(run, stage)
         try:
-            return pq.read_table(io.BytesIO(stamp.verified(folder)))
+            content = stamp.verified(folder)
         except DataError:
             # A newer stage may have swept it between the two looks.
             if attempt == READ_ATTEMPTS - 1:
                 raise
-    raise AssertionError
+        else:
+            break
+    try:
+        return pq.read_table(io.BytesIO(content))
+    except (pa.ArrowException, OSError) as broken:
+        raise DataError(f"{folder / stamp.path} is not a memory: {broken}") from broken
 
 
 def _memory_of(url: str, stage: int | None) -> tuple[Folder, FileStamp]:
@@ -222,7 +237,11 @@ def verify(run: Run, stage: int) -> None:
         sweepable = policy and (part == "events" or (part in SWEPT and not kept))
         if sweepable and not run.folder.exists(f"{part}/{rest.partition('/')[0]}"):
             continue
-        try:
-            stamp.verified(run.folder)
-        except DataError as broken:
-            raise RunError(f"stage {stage} is damaged: {broken}") from broken
+        _check(run, stage, stamp)
+
+
+def _check(run: Run, stage: int, stamp: FileStamp) -> None:
+    try:
+        stamp.verified(run.folder)
+    except DataError as broken:
+        raise RunError(f"stage {stage} is damaged: {broken}") from broken

@@ -86,7 +86,7 @@ class Folder(NamedTuple):
     def read_json(self, relative: str) -> Any:
         try:
             return json.loads(self.read(relative))
-        except ValueError as broken:
+        except (ValueError, RecursionError) as broken:
             raise DataError(f"{self / relative} is not valid JSON: {broken}") from broken
 
     def write_json(self, relative: str, value: Any) -> "FileStamp":

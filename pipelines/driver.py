@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import ray
 
-from actors.cluster import Plan, own_errors
+from actors.cluster import ClusterWatch, Plan, own_errors
 from actors.distiller import Distiller
 from actors.reference import ReferenceModel
 from actors.run_worker import remote
@@ -93,10 +93,12 @@ class Driver:
         self.reference = remote(ReferenceModel).options(**claim).remote(*made)
         self.scorers = [remote(Scorer).options(**claim).remote(*made) for _ in range(planned.scorers)]
         self.distiller = remote(Distiller).options(**claim).remote(*made)
+        actors = [self.reference, *self.scorers, self.distiller]
+        self.watch = ClusterWatch(planned, actors, lambda told: console.print(f"[yellow]{told}"))
 
     def run_stages(self, shown: Bars) -> None:
         """Stage after stage until the source has no more blocks."""
-        with ThreadPoolExecutor(1) as ahead:
+        with own_errors(), self.watch, ThreadPoolExecutor(1) as ahead:
             training: Future[Trained | None] = ahead.submit(self._train, self.run.stage + 1, shown)
             try:
                 while trained := training.result():

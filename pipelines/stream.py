@@ -34,6 +34,7 @@ from pipelines.health import Health
 from pipelines.progress import bars, console
 from pipelines.recipe import Recipe, load_recipe
 
+ITERATIONS = 4  # outer, per micro-block, where no recipe says how many
 RECENT = 5  # blocks whose progressive AUC the next one is held against
 
 
@@ -81,12 +82,22 @@ class Stream:
     def defaults(cls) -> "Stream":
         """What holds where no option says otherwise: the recipe that --config names."""
         named = option("--config")
-        return cls(
-            tyro.MISSING, tyro.MISSING, tyro.MISSING, settings=load_recipe(named) if named else Recipe()
-        )
+        recipe = load_recipe(named) if named else Recipe()
+        return cls(tyro.MISSING, tyro.MISSING, tyro.MISSING, settings=for_small_blocks(recipe))
 
     def __call__(self) -> None:
         stream(self)
+
+
+def for_small_blocks(recipe: Recipe) -> Recipe:
+    """The recipe with few outer iterations per stage, unless it says how many.
+
+    They cost the same whatever the rows of a block: what a large block takes at once, small ones share.
+    """
+    if "iterations" in recipe.method.outer.model_fields_set:
+        return recipe
+    outer = recipe.method.outer.model_copy(update={"iterations": ITERATIONS})
+    return recipe.model_copy(update={"method": recipe.method.model_copy(update={"outer": outer})})
 
 
 def stream(asked: Stream) -> Run:

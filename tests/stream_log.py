@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -51,13 +51,21 @@ def publish_all(folder: Path, table: pa.Table, files: int) -> None:
         publish(folder, f"{number:04d}.parquet", table.slice(start, stop - start))
 
 
-def start(folder: Path, run: Path, *more: str, block_rows: int = 500) -> subprocess.Popen[bytes]:
+def start(
+    folder: Path,
+    run: Path,
+    *more: str,
+    block_rows: int = 500,
+    module: tuple[str, ...] = ("pipelines.stream",),
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """`diet-ray stream` in a process of its own; it says into folder/out."""
     words = ["--dataset", str(folder / "schema.yaml"), "--source", str(folder / "in"), "--run", str(run)]
     words += ["--config", str(folder / "config.yaml"), "--poll", "0.05", "--until-idle", "0.5"]
     words += [f"--stream.block-rows={block_rows}", "--stream.min-rows=2", *more]
-    environment = {**os.environ, "RAY_ADDRESS": "local"}
+    environment = {**os.environ, **(environment or {"RAY_ADDRESS": "local"})}
     with (folder / "out").open("ab") as out:
-        command = [sys.executable, "-m", "pipelines.stream", *words]
+        command = [sys.executable, "-m", *module, *words]
         return subprocess.Popen(
             command,
             stdout=out,

@@ -1,11 +1,13 @@
 """What the actors take of a cluster, and the refusal of what would hang."""
 
 import socket
+import time
 from pathlib import Path
 
 import pytest
+import ray
 
-from actors.cluster import ResourceConfig, cluster_started, plan
+from actors.cluster import ClusterWatch, Plan, ResourceConfig, cluster_started, own_errors, plan
 from diet_ray.errors import ResourceError
 
 
@@ -56,3 +58,46 @@ def test_a_started_cluster_is_found_and_a_dead_one_is_not_waited_for(
     assert not cluster_started()
     (tmp_path / "ray/ray_current_cluster").write_text("")
     assert not cluster_started()
+
+
+class FakeCluster:
+    """`ray.cluster_resources` and `ray.kill` of a cluster that loses CPUs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *cpus: float) -> None:
+        self.cpus, self.killed = list(cpus), []
+        monkeypatch.setattr("actors.cluster.ray.cluster_resources", self.resources)
+        monkeypatch.setattr("actors.cluster.ray.kill", self.killed.append)
+        monkeypatch.setattr("actors.cluster.WATCH_S", 0.01)
+
+    def resources(self) -> dict[str, float]:
+        return {"CPU": self.cpus.pop(0) if len(self.cpus) > 1 else self.cpus[0]}
+
+
+def test_actors_do_not_wait_for_what_the_cluster_has_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster, told = FakeCluster(monkeypatch, 8, 2), []
+    watch = ClusterWatch(Plan(1, 1, 1, 0, patience=0.05), ["a", "b", "c"], told.append)
+    with (
+        pytest.raises(
+            ResourceError, match=r"shrunk to 2 CPUs and 0 GPUs, but the 3 actors claim 3 and 0\. Ev"
+        ),
+        watch,
+    ):
+        while not cluster.killed:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        raise RuntimeError("an actor died")
+    assert cluster.killed == ["a", "b", "c"] and len(told) == 1 and "waiting 0 s" in told[0]
+
+
+def test_a_cluster_that_grows_again_in_time_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster, told = FakeCluster(monkeypatch, 8, 2, 2, 8), []
+    with ClusterWatch(Plan(1, 1, 1, 0, patience=60), ["a"], told.append):
+        while len(cluster.cpus) > 1:
+            time.sleep(0.01)
+        time.sleep(0.05)
+    assert not cluster.killed and len(told) == 1
+
+
+def test_a_lost_actor_is_told_with_what_to_do() -> None:
+    with pytest.raises(ResourceError, match=r"the same command goes on: .* it is gone"), own_errors():
+        raise ray.exceptions.ActorUnavailableError("it is gone", None)

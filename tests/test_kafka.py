@@ -80,6 +80,7 @@ def test_an_id_in_json_is_the_same_as_text_and_as_number() -> None:
     [
         (b"{", "json", "Expecting property name"),
         (b"\xff\xfe\xfa", "json", "decode"),
+        (b"[" * 100_000, "json", "recursion"),
         (b"7", "json", "neither a JSON object nor a list"),
         (as_json({"at": 1}), "json", "has no key user; it has at"),
         (as_json(row(1, user=[1])), "json", "user is not a single value"),

@@ -84,7 +84,7 @@ def _decoded(
             if len(rows) >= MESSAGE_ROWS:
                 raise ValueError(f"it has {len(rows):,} rows; at most {MESSAGE_ROWS - 1:,} are taken")
             decoded.append(Decoded(message.offset, rows))
-        except (ValueError, pa.ArrowException) as wrong:
+        except (ValueError, RecursionError, pa.ArrowException) as wrong:
             unread.append(Unread(message, str(wrong)))
     return decoded
 
