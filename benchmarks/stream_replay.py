@@ -1,6 +1,6 @@
 """Does a stream of micro-blocks end where a batch run of few large blocks ends, and what does it cost?
 
-    $ python benchmarks/stream_replay.py --dataset globo --source GLOBO --history 12 --scored 14 \\
+    $ python -m benchmarks.stream_replay --dataset globo --source GLOBO --history 12 --scored 14 \\
           --batch runs/globo --data data/globo --run runs/globo-stream --out replay.json
 
 Publishes the first HISTORY files of SOURCE into a directory, one after another, lets `diet-ray stream` follow
