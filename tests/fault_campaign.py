@@ -261,8 +261,10 @@ def rows_from_the_past(attempt: Attempt) -> None:
     files = attempt.files()
     name = random.Random(attempt.outcome.seed).choice(list(files)[FILES // 2 :])
     rows = files[name]
-    past = pa.array(rows["ts"].to_numpy() - FORTY_YEARS_MS)
-    killed_driver(attempt, {**files, name: rows.set_column(rows.column_names.index("ts"), "ts", past)})
+    past = pa.array(rows["time_ms"].to_numpy() - FORTY_YEARS_MS)
+    killed_driver(
+        attempt, {**files, name: rows.set_column(rows.column_names.index("time_ms"), "time_ms", past)}
+    )
 
 
 def clock_goes_back(attempt: Attempt) -> None:

@@ -75,7 +75,13 @@ def dashboard(surroundings: None, tmp_path: Path) -> Iterator[str]:
 
 def submit(dashboard: str, *words: str) -> subprocess.CompletedProcess[str]:
     command = ["ray", "job", "submit", "--address", dashboard, "--working-dir", str(ROOT), "--"]
-    return subprocess.run([*command, "python", "-m", *words], capture_output=True, text=True)
+    deadline = time.monotonic() + 60
+    while True:
+        done = subprocess.run([*command, "python", "-m", *words], capture_output=True, text=True)
+        # The agent that starts jobs comes up after the dashboard.
+        if "No available agent" not in done.stdout + done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(2)
 
 
 def test_a_submitted_job_distils_and_a_wrong_one_fails(
