@@ -11,7 +11,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from diet_ray.boundary import allocate_quotas, bands, exact_band, rows_in_bins
@@ -177,6 +176,9 @@ def kmeans_rows(scorer: BlockScorer, budget: int, draw: np.random.Generator) -> 
     One cluster per kept row is infeasible at thousands of rows; a few clusters with proportional quotas
     over a uniform sample of the block stand for it.
     """
+    # Seconds to import, in every actor of a run, and needed by this baseline alone.
+    from sklearn.cluster import MiniBatchKMeans
+
     sample_N = random_rows(scorer, CLUSTERED_ROWS_PER_BUDGET * budget, draw)
     flat_NX = scorer.collect(sample_N).emb_NFD.reshape(len(sample_N), -1)
     clusters = min(CLUSTERS, budget, len(sample_N))
