@@ -124,7 +124,8 @@ class ClusterWatch:
 
     def _fits(self, have: Mapping[str, float]) -> bool:
         cpus, gpus = (self.planned.actors * each for each in (self.planned.num_cpus, self.planned.num_gpus))
-        return cpus <= have.get("CPU", 0) and gpus <= have.get("GPU", 0)
+        # One CPU stays free where any is claimed, as in `plan`.
+        return cpus + bool(cpus) <= have.get("CPU", 0) and gpus <= have.get("GPU", 0)
 
     def _short(self, have: Mapping[str, float]) -> str:
         actors, planned = self.planned.actors, self.planned

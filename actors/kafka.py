@@ -16,13 +16,16 @@ from pydantic import Field
 
 from actors.preparing import quiet_data
 from diet_ray.errors import ConfigError, DataError
-from diet_ray.log.arriving import Piece, behind
-from diet_ray.log.messages import MESSAGE_ROWS, Coding, Message, messages_piece
+from diet_ray.log.arriving import Piece
+from diet_ray.log.messages import MESSAGE_ROWS, Coding, Message, message_pieces
 from diet_ray.log.schema import LogSchema
 from diet_ray.strict import Strict
 
 SCHEME = "kafka://"
 ANSWER_S = 10.0  # for the broker to say what it has
+# Taken together: within a slice partitions follow one another.
+SLICE_MESSAGES, SLICE_BYTES = 2_000, 4 << 20
+RETRY_S = 60.0  # until a range in which no message was found is read again
 
 
 class KafkaConfig(Strict):
@@ -30,7 +33,7 @@ class KafkaConfig(Strict):
 
     format: Coding = "json"  # a JSON object (or a list of them), or an Arrow IPC stream, per message
     consumer: str | None = None  # YAML file of librdkafka's settings, for security.protocol and the like
-    look_messages: Annotated[int, Field(ge=1)] = 50_000  # read at most per partition and look
+    look_messages: Annotated[int, Field(ge=1)] = 10_000  # read at most per partition and look, and held
     # Seconds after which a read ends where offsets at the end hold no message (transactions leave such).
     patience: Annotated[float, Field(gt=0)] = 10.0
     outage: Annotated[float, Field(ge=0)] = 600.0  # seconds without an answer of the broker that are waited
@@ -43,8 +46,23 @@ class Range(NamedTuple):
     stop: int
 
 
+class Fetched(NamedTuple):
+    """A message that waits to be taken; in the order in which messages of several partitions are."""
+
+    ms: int  # its time, as the producer or the broker has set it
+    partition: int
+    message: Message
+
+
+class Empty(NamedTuple):
+    """A read that found no message up to an offset: there may be none, or the broker was slow."""
+
+    stop: int
+    at: float  # time.monotonic()
+
+
 class KafkaArrivals:
-    """Messages of a topic: those of a partition in order, partitions one after another."""
+    """Messages of a topic: those of a partition in their order, those of several about in order of time."""
 
     def __init__(self, url: str, schema: LogSchema, config: KafkaConfig) -> None:
         """url: kafka://host:port[,host:port]/topic. Raises ConfigError where it is another, or no client."""
@@ -56,39 +74,38 @@ class KafkaArrivals:
             raise ConfigError(f"schema {schema.name} joins side tables, which a topic does not have")
         self.schema, self.config = schema, config
         self.settings = _settings(config.consumer)
-        self.told, self.answered = f"Kafka at {servers}, topic {self.topic},", time.monotonic()
-        self.empty: dict[int, int] = {}  # partition -> end of a range in which no message was found
+        self.told = f"Kafka at {servers}, topic {self.topic},"
+        self.failing: float | None = None  # since when the broker does not answer
+        self.fetched: dict[int, list[Fetched]] = {}  # by partition, in order of offset
+        self.empty: dict[int, Empty] = {}  # by partition, the last read that found nothing
         self.broker = _consumer({**self.settings, "bootstrap.servers": servers, "group.id": "diet-ray"})
         quiet_data()
         logging.getLogger("ray.data._internal.datasource.kafka_datasource").setLevel(logging.ERROR)
 
     def read(self, after: Mapping[str, int], over: Set[str]) -> Iterator[Piece]:
-        # Partitions that are not named would be read from their beginning: all are.
-        ranges = {
-            partition: span._replace(stop=min(span.stop, span.start + self.config.look_messages))
-            for partition, span in self._unread(after).items()
-        }
-        wanted = {p: span for p, span in ranges.items() if span.stop > max(span.start, self.empty.get(p, 0))}
-        if not wanted:
-            return
-        found = self._fetch(ranges)
-        for partition, span in wanted.items():
-            messages = found.get(partition, [])
-            if not messages:
-                self.empty[partition] = span.stop
-                continue
-            origin = self._origin(partition)
-            start, stop = (
-                after.get(origin, span.start * MESSAGE_ROWS),
-                (messages[-1].offset + 1) * MESSAGE_ROWS,
-            )
-            piece = messages_piece(origin, start, stop, messages, self.config.format, self.schema)
-            yield behind(piece, start)  # a block may have taken a message in part
+        spans = self._unread(after, self._held())
+        for partition, span in spans.items():
+            own = self.fetched.get(partition, [])
+            self.fetched[partition] = [each for each in own if each.message.offset >= span.start]
+        if any(self._lacking(partition, span) for partition, span in spans.items()):
+            self._fetch(spans)
+        for taken in _slices(self._in_order_of_time(spans)):
+            for partition in sorted({each.partition for each in taken}):
+                messages = [each.message for each in taken if each.partition == partition]
+                origin = self._origin(partition)
+                start = after.get(origin, messages[0].offset * MESSAGE_ROWS)
+                yield from message_pieces(origin, start, messages, self.config.format, self.schema)
 
-    def waiting(self, after: Mapping[str, int], over: Set[str]) -> int:
+    def waiting(self, after: Mapping[str, int], over: Set[str]) -> int | None:
+        try:
+            held = self._held()
+        except DataError:
+            held = {}  # `read` says so, when the stream asks for rows
+        if not held:
+            return None
         return sum(
             max(0, span.stop - max(span.start, after.get(self._origin(partition), 0) // MESSAGE_ROWS))
-            for partition, span in self._held().items()
+            for partition, span in held.items()
         )
 
     def skip_lost(self, after: Mapping[str, int]) -> dict[str, int]:
@@ -102,6 +119,34 @@ class KafkaArrivals:
     def _origin(self, partition: int) -> str:
         return f"{self.topic}/{partition}"
 
+    def _in_order_of_time(self, spans: dict[int, Range]) -> list[Fetched]:
+        """What may be taken now: nothing earlier is left unread in a partition that has more."""
+        if any(self._lacking(partition, span) for partition, span in spans.items()):
+            return []
+        ends = [self.fetched[p][-1].ms for p, span in spans.items() if self._to_read(p, span)]
+        frontier = min(ends, default=None)
+        running: list[Fetched] = []
+        for own in self.fetched.values():
+            latest = 0
+            for each in own:  # a message is not taken before the one before it
+                latest = max(latest, each.ms)
+                if frontier is None or latest <= frontier:
+                    running.append(each._replace(ms=latest))
+        return sorted(running)
+
+    def _lacking(self, partition: int, span: Range) -> bool:
+        return not self.fetched[partition] and self._to_read(partition, span)
+
+    def _to_read(self, partition: int, span: Range) -> bool:
+        """Whether the broker seems to have messages behind those that were fetched."""
+        empty = self.empty.get(partition)
+        found_none = empty and empty.stop >= span.stop and time.monotonic() < empty.at + RETRY_S
+        return self._next(partition, span) < span.stop and not found_none
+
+    def _next(self, partition: int, span: Range) -> int:
+        own = self.fetched[partition]
+        return own[-1].message.offset + 1 if own else span.start
+
     def _held(self) -> dict[int, Range]:
         """What the broker has of each partition; nothing while it does not answer.
 
@@ -112,36 +157,66 @@ class KafkaArrivals:
         try:
             topic = self.broker.list_topics(self.topic, timeout=ANSWER_S).topics[self.topic]
             if topic.error is not None or not topic.partitions:
-                raise DataError(f"{self.told} has no such topic: {topic.error or 'no partition'}")
+                return self._wait(f"{self.told} is not to be had: {topic.error or 'no partition'}")
             held = {}
             for partition in sorted(topic.partitions):
                 asked = TopicPartition(self.topic, partition)
                 held[partition] = Range(*self.broker.get_watermark_offsets(asked, timeout=ANSWER_S))
         except KafkaException as failed:
-            if time.monotonic() - self.answered > self.config.outage:
-                raise DataError(f"{self.told} does not answer: {failed}") from failed
-            return {}
-        self.answered = time.monotonic()
+            return self._wait(f"{self.told} does not answer: {failed}")
+        self.failing = None
         return held
 
-    def _unread(self, after: Mapping[str, int]) -> dict[int, Range]:
+    def _wait(self, why: str) -> dict[int, Range]:
+        self.failing = self.failing or time.monotonic()
+        if time.monotonic() - self.failing > self.config.outage:
+            raise DataError(why)
+        return {}
+
+    def _unread(self, after: Mapping[str, int], held: dict[int, Range]) -> dict[int, Range]:
         """Raises DataError where messages that were not read are gone."""
         unread = {}
-        for partition, held in self._held().items():
+        for partition, span in held.items():
             origin = self._origin(partition)
-            start = after[origin] // MESSAGE_ROWS if origin in after else held.start
-            if not held.start <= start <= held.stop:
+            start = after[origin] // MESSAGE_ROWS if origin in after else span.start
+            if not span.start <= start <= span.stop:
                 raise DataError(
-                    f"{origin} holds offsets {held.start:,} to {held.stop:,}, but {start:,} comes next: "
+                    f"{origin} holds offsets {span.start:,} to {span.stop:,}, but {start:,} comes next: "
                     "messages are lost, or the topic was made anew. Everything committed stands; "
                     "--skip-block goes on with what there is"
                 )
-            unread[partition] = Range(start, held.stop)
+            unread[partition] = Range(start, span.stop)
         return unread
 
-    def _fetch(self, ranges: dict[int, Range]) -> dict[int, list[Message]]:
+    def _fetch(self, spans: dict[int, Range]) -> None:
+        """Read on in every partition whose messages have all been taken."""
+        ranges = {}
+        for partition, span in spans.items():
+            start = stop = self._next(partition, span)
+            if self._lacking(partition, span):
+                # Offsets that held no message are not passed over: a slow broker looks the same.
+                known = self.empty.get(partition, Empty(0, 0)).stop
+                stop = min(span.stop, max(start, known) + self.config.look_messages)
+            # All partitions are named: those that are not would be read from their beginning.
+            ranges[partition] = Range(start, stop)
+        try:
+            found = self._read_kafka(ranges)
+        except Exception as failed:  # of Ray or of the client, in a task
+            self._wait(f"{self.told} cannot be read: {failed}")
+            return
+        # What retention removes meanwhile is left out without a word: ask once more what there is.
+        asked = {self._origin(p): r.start * MESSAGE_ROWS for p, r in ranges.items() if r.stop > r.start}
+        self._unread(asked, self._held())
+        for partition, span in ranges.items():
+            own = sorted(found.get(partition, []), key=lambda each: each.message.offset)
+            self.fetched[partition] += own
+            if not own and span.stop > span.start:
+                self.empty[partition] = Empty(span.stop, time.monotonic())
+
+    def _read_kafka(self, ranges: dict[int, Range]) -> dict[int, list[Fetched]]:
         starts: dict[int, int | str] = {partition: span.start for partition, span in ranges.items()}
         stops: dict[int, int | str] = {partition: span.stop for partition, span in ranges.items()}
+        columns = ["partition", "offset", "value", "timestamp"]
         rows = ray.data.read_kafka(
             self.topic,
             bootstrap_servers=self.servers,
@@ -149,14 +224,26 @@ class KafkaArrivals:
             end_offset={self.topic: stops},
             consumer_config=self.settings or None,
             timeout_ms=round(self.config.patience * 1000),
-        ).select_columns(["partition", "offset", "value"])
-        found: dict[int, list[Message]] = {}
+        ).select_columns(columns)
+        found: dict[int, list[Fetched]] = {}
         for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
             assert isinstance(batch, pa.Table)
-            columns = (batch[name].to_pylist() for name in ("partition", "offset", "value"))
-            for partition, offset, value in zip(*columns, strict=True):
-                found.setdefault(partition, []).append(Message(offset, value))
-        return {partition: sorted(messages) for partition, messages in found.items()}
+            for partition, offset, value, ms in zip(*(batch[c].to_pylist() for c in columns), strict=True):
+                found.setdefault(partition, []).append(Fetched(ms, partition, Message(offset, value)))
+        return found
+
+
+def _slices(messages: list[Fetched]) -> Iterator[list[Fetched]]:
+    taken: list[Fetched] = []
+    size = 0
+    for each in messages:
+        taken.append(each)
+        size += len(each.message.value or b"")
+        if len(taken) >= SLICE_MESSAGES or size >= SLICE_BYTES:
+            yield taken
+            taken, size = [], 0
+    if taken:
+        yield taken
 
 
 def _settings(path: str | None) -> dict[str, Any]:

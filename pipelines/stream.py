@@ -34,6 +34,7 @@ from pipelines.health import Health
 from pipelines.progress import bars, console
 from pipelines.recipe import Recipe, load_recipe
 
+FREE = ("block_seconds", "min_rows", "ahead", "probe_every", "max_fall")  # settings that may change in a run
 ITERATIONS = 4  # outer, per micro-block, where no recipe says how many
 RECENT = 5  # blocks whose progressive AUC the next one is held against
 
@@ -111,7 +112,7 @@ def stream(asked: Stream) -> Run:
     folder = Folder.at(url)
     with Lease(folder) as lease:
         log = StreamLog.create(folder, schema)
-        of_stream = {"log": log.name, "fingerprint": log.fingerprint, "stream": asked.stream.model_dump()}
+        of_stream = {"log": log.name, "fingerprint": log.fingerprint, "stream": pinned(asked.stream, url)}
         run = Run.open(url, {**config.model_dump(mode="json"), **of_stream})
         states = [record.metrics["stream"] for record in run.records]
         found = connect()
@@ -127,6 +128,15 @@ def stream(asked: Stream) -> Run:
         with bars() as shown:
             driver.run_stages(shown)
     return run
+
+
+def pinned(config: StreamConfig, url: str) -> dict[str, Any]:
+    """The settings as asked, but for those that may change in a run: as the run at `url` began with."""
+    asked = config.model_dump()
+    if not Folder.at(url).exists("config.yaml"):
+        return asked
+    made = Run.read(url).config.get("stream", {})
+    return {**asked, **{key: made[key] for key in FREE if key in made}}
 
 
 def arrivals(asked: Stream, schema: LogSchema) -> Arrivals:
@@ -145,6 +155,7 @@ class MicroBlocks:
         self.intake, self.run, self.config, self.asked, self.told = intake, run, config, asked, told
         self.tasks = intake.schema.task_names
         self.closed: dict[int, tuple[Closed, dict[str, Any]]] = {}
+        self.clock: dict[int, float] = {}  # when a block closed, by a clock that does not go back
         self.over = threading.Event()
         self.taken = sum(record.metrics["block_rows"] for record in run.records)
 
@@ -164,6 +175,7 @@ class MicroBlocks:
             reading += time.monotonic() - now
             if found:
                 self.closed[stage] = (found, {"closed_at": time.time(), "seconds_to_read": reading})
+                self.clock[stage] = time.monotonic()
                 return found.block
             if idle:
                 return None
@@ -174,17 +186,18 @@ class MicroBlocks:
         self.taken += block.rows
         rows = min(round(self.config.ratio * self.taken), self.asked.stream.max_memory_rows)
         usual = round(self.asked.stream.new_factor * self.config.ratio * block.rows)
-        new = max(1, min(self.config.method.boundary.new_rows(rows, held), usual, block.rows))
+        new = min(self.config.method.boundary.new_rows(rows, held), usual, block.rows)
+        new = max(new, len(block.label_groups))  # each group has a row
         return Budget(new + min(held, max(0, rows - new)), new)
 
     def commit(self, stage: int) -> tuple[tuple[FileStamp, ...], dict[str, Any]]:
         closed, told = self.closed.pop(stage)
-        told |= {"seconds_to_commit": time.time() - told["closed_at"], "lag": self.lag()}
+        told |= {"seconds_to_commit": time.monotonic() - self.clock.pop(stage), "lag": self.lag()}
         return closed.files, {"stream": closed.state, **told}
 
-    def lag(self) -> dict[str, int]:
+    def lag(self) -> dict[str, int | None]:
         """What has arrived and belongs to no committed block."""
-        rows = self.intake.rows + sum(closed.block.rows for closed, _ in self.closed.values())
+        rows = self.intake.rows + sum(closed.block.rows for closed, _ in list(self.closed.values()))
         return {"rows_read": rows, "not_read": self.intake.waiting}
 
     def committed(self, stage: int) -> None:
@@ -198,8 +211,10 @@ class MicroBlocks:
 def sweep(run: Run, config: StreamConfig) -> None:
     """Remove files of the stage that has just become too old, and events that no row in time can repeat."""
     folder, newest = run.folder, run.stage
-    old = newest - config.keep_last
-    gone = [f"{part}/{old:04d}" for part in SWEPT] if old >= 1 and not config.keeps(old, newest) else []
+    # A crash may have come between a commit and the sweep after it: also what was too old before.
+    late = range(max(1, newest - config.keep_last - 1), newest)
+    old = [stage for stage in late if not config.keeps(stage, newest)]
+    gone = [f"{part}/{stage:04d}" for stage in old for part in SWEPT]
     bound = run.records[-1].metrics["stream"]["watermark"] - config.lateness * 1000
     for record in reversed(run.records):
         if record.metrics["stream"]["watermark"] < bound:
@@ -231,7 +246,8 @@ class Watch:
         if np.isnan(scores.auc):
             return {}
         usual = float(np.mean(self.recent)) if len(self.recent) == RECENT else None
-        if usual is not None and scores.auc < usual - self.config.max_fall:
+        chance = 3 * auc_deviation(block.label_groups, len(scores.tasks))
+        if usual is not None and scores.auc < usual - self.config.max_fall - chance:
             raise DataError(
                 f"progressive AUC of block {block.name} is {scores.auc:.4f}, {usual:.4f} before: the "
                 "reference or the log has gone astray. Everything committed stands; --skip-block goes on "
@@ -245,9 +261,29 @@ class Watch:
         every = self.config.probe_every
         if not every or stage == 1 or stage % every:
             return {}
-        with own_errors():
-            scores = ray.get(distiller.probe.remote(stage))
+        try:
+            with own_errors():
+                scores = ray.get(distiller.probe.remote(stage))
+        except DataError as diverged:
+            console.print(f"[yellow]the probe of stage {stage} tells nothing: {diverged}")
+            return {}
+        if np.isnan(scores.auc):
+            return {}
         return {"probe": {"auc": scores.auc, "logloss": scores.logloss}}
+
+
+def auc_deviation(label_groups: dict[int, int], tasks: int) -> float:
+    """How far the mean AUC of a block of this size lies off by chance.
+
+    One standard deviation of a model that knows nothing (Hanley and McNeil 1982), mean over the tasks that
+    have both labels.
+    """
+    rows, found = sum(label_groups.values()), []
+    for task in range(tasks):
+        positive = sum(count for group, count in label_groups.items() if group >> task & 1)
+        if 0 < positive < rows:
+            found.append(np.sqrt((rows + 1) / (12 * positive * (rows - positive))))
+    return float(np.mean(found)) if found else 0.0
 
 
 if __name__ == "__main__":

@@ -24,10 +24,11 @@ def broker() -> Iterator[str]:
         process.wait()
 
 
-def publish(address: str, topic: str, *values: bytes | None, partition: int = 0) -> None:
+def publish(address: str, topic: str, *values: bytes | None, partition: int = 0, ms: int = 0) -> None:
+    """ms: the time of the messages; 0: now."""
     producer = Producer({"bootstrap.servers": address})
     for value in values:
-        producer.produce(topic, value, partition=partition)
+        producer.produce(topic, value, partition=partition, timestamp=ms)
     assert producer.flush(30) == 0
 
 

@@ -37,6 +37,8 @@ def soak(blocks: int = 1000, out: Path = Path(".demo/soak")) -> None:
     run = folder / "run"
     # A hundred rows tell no AUC: the bound on its fall would stop the stream.
     options = ("--resources.threads=1", "--resources.scorers=1", "--stream.max-fall=1")
+    # Full after a tenth of the stages: what grows by design does not hide what should not.
+    options += (f"--stream.max-memory-rows={blocks * BLOCK_ROWS // 200}",)
     environment = cluster.environment
     driver = start(folder, run, *options, block_rows=BLOCK_ROWS, environment=environment)
     samples, published = [], 0

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from actors.kafka import KafkaArrivals, KafkaConfig
+from actors.kafka import Fetched, KafkaArrivals, KafkaConfig
 from diet_ray.errors import ConfigError, DataError
 from diet_ray.log.arriving import Piece
-from diet_ray.log.messages import MESSAGE_ROWS, Message, messages_piece
+from diet_ray.log.messages import MESSAGE_ROWS, Message, message_pieces
 from diet_ray.log.schema import LogSchema, parse_schema
 from diet_ray.log.stream import StreamConfig
 from pipelines.recipe import Recipe
@@ -58,7 +59,8 @@ def as_arrow(*rows: dict[str, Any]) -> bytes:
 
 def piece(*values: bytes | None, coding: Any = "json", **changed: Any) -> Piece:
     messages = [Message(offset, value) for offset, value in enumerate(values, start=5)]
-    return messages_piece("clicks/0", 0, 99 * MESSAGE_ROWS, messages, coding, schema(**changed))
+    (found,) = message_pieces("clicks/0", 0, messages, coding, schema(**changed))
+    return found
 
 
 @pytest.mark.parametrize(("coding", "write"), [("json", as_json), ("arrow", as_arrow)])
@@ -67,7 +69,7 @@ def test_messages_of_one_row_and_of_many_become_rows_with_their_places(coding: A
     assert found.rows["ts"].to_pylist() == [1000, 2000, 3000, 4000]
     assert found.rows["place"].to_pylist() == [1, 2, 3, 3]
     assert found.place_N.tolist() == [5_000_001, 6_000_001, 6_000_002, 7_000_001]
-    assert not found.last and found.rejected.num_rows == 0
+    assert not found.last and not any(table.num_rows for table in found.rejected)
 
 
 def test_an_id_in_json_is_the_same_as_text_and_as_number() -> None:
@@ -98,16 +100,41 @@ def test_a_message_that_cannot_be_read_is_named_or_set_aside_whole(
         piece(write(row(1)), value, coding=coding)
     found = piece(write(row(1)), value, write(row(2)), coding=coding, malformed="quarantine")
     assert found.rows["ts"].to_pylist() == [1000, 2000]
-    (rejected,) = found.rejected.to_pylist()
+    (rejected,) = (row for table in found.rejected for row in table.to_pylist())
     assert rejected["row"] == 6_000_001 and rejected["value"] == value and rejected["file"] == "clicks/0"
 
 
 def test_a_bad_row_of_a_message_is_set_aside_alone() -> None:
     found = piece(as_json(row(1), row(2, clicked=7), row(3, at="soon")), malformed="quarantine")
     assert found.rows["ts"].to_pylist() == [1000]
-    assert found.rejected["row"].to_pylist() == [5_000_002, 5_000_003]
+    assert found.rejected[-1]["row"].to_pylist() == [5_000_002, 5_000_003]
     with pytest.raises(DataError, match="clicks/0, row 5000002: clicked is not 0 or 1"):
         piece(as_json(row(1), row(2, clicked=7)))
+
+
+def test_one_message_does_not_condemn_its_neighbours() -> None:
+    values = [
+        as_json(row(1)),
+        as_json(row(2, place="x")),
+        as_json(row(3, user="\ud800")),
+        as_json(row(4)),
+        b"[]",
+    ]
+    messages = [Message(offset, value) for offset, value in enumerate(values)]
+    found = list(message_pieces("clicks/0", 0, messages, "json", schema(malformed="quarantine")))
+    assert [ts for each in found for ts in each.rows["ts"].to_pylist()] == [1000, 4000]
+    assert [(each.start, each.stop) for each in found] == list(pairwise([0, *(each.stop for each in found)]))
+    assert found[-1].stop == 5 * MESSAGE_ROWS
+    aside = [line["row"] for each in found for table in each.rejected for line in table.to_pylist()]
+    assert aside == [MESSAGE_ROWS + 1, 2 * MESSAGE_ROWS + 1]
+    with pytest.raises(DataError, match="clicks/0"):
+        list(message_pieces("clicks/0", 0, messages, "json", schema()))
+
+
+def test_fractions_stay_fractions() -> None:
+    tasks = [{"name": "long", "from": "share", "at_least": 0.5}]
+    found = piece(as_json(row(1, share=0.7, at=1.75)), as_json(row(2, share=0.2)), tasks=tasks)
+    assert found.rows["long"].to_pylist() == [1, 0] and found.rows["ts"].to_pylist() == [1750, 2000]
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +164,55 @@ def test_a_look_is_bounded(ray_here: None, address: str) -> None:
     publish(address, "many", *(as_json(row(n)) for n in range(10)))
     (found,) = arrivals(address, "many", look_messages=4).read({}, set())
     assert found.rows.num_rows == 4 and found.stop == 4 * MESSAGE_ROWS
+
+
+def test_partitions_are_taken_in_order_of_time(ray_here: None, address: str) -> None:
+    """A backlog of one partition does not make the rows of another late."""
+    for number in range(12):
+        publish(address, "several", as_json(row(number)), partition=number % 2 * 3, ms=1_000_000 + number)
+    topic, seen, after = arrivals(address, "several", look_messages=2), [], {}
+    while pieces := list(topic.read(after, set())):
+        for found in pieces:
+            seen += found.rows["ts"].to_pylist()
+            after[found.origin] = found.stop
+        assert abs(after.get("several/0", 0) - after.get("several/3", 0)) <= 2 * MESSAGE_ROWS
+    assert sorted(seen) == [1000 * number for number in range(12)]
+
+
+def test_offsets_without_messages_are_neither_passed_over_nor_waited_for(
+    ray_here: None, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(address, "gap", *(as_json(row(n)) for n in range(6)))
+    topic, asked = arrivals(address, "gap", look_messages=2), []
+
+    def read_kafka(ranges: dict[int, Any]) -> dict[int, list[Fetched]]:
+        """Offsets 0 to 3 hold nothing."""
+        asked.append(tuple(ranges[0]))
+        there = range(max(4, ranges[0].start), ranges[0].stop)
+        return {0: [Fetched(1, 0, Message(n, as_json(row(n)))) for n in there]}
+
+    monkeypatch.setattr(topic, "_read_kafka", read_kafka)
+    looks = [[found.rows["ts"].to_pylist() for found in topic.read({}, set())] for _ in range(3)]
+    assert asked == [(0, 2), (0, 4), (0, 6)] and looks == [[], [], [[4000, 5000]]]
+
+
+def test_a_broker_that_is_gone_for_a_while_is_waited_for(
+    ray_here: None, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(address, "away", as_json(row(1)))
+    topic = arrivals(address, "away", outage=60)
+
+    def fails(ranges: Any) -> Any:
+        raise RuntimeError("timed out")
+
+    with monkeypatch.context() as away:
+        away.setattr(topic, "_read_kafka", fails)
+        assert list(topic.read({}, set())) == []
+    (found,) = topic.read({}, set())
+    assert found.rows["ts"].to_pylist() == [1000]
+    gone = arrivals("127.0.0.1:9", "any", outage=0)
+    monkeypatch.setattr("actors.kafka.ANSWER_S", 0.5)
+    assert gone.waiting({}, set()) is None
 
 
 def test_lost_messages_stop_the_stream_unless_they_are_skipped(ray_here: None, address: str) -> None:

@@ -184,7 +184,7 @@ def test_rows_that_are_too_late_are_counted_and_kept_aside(tmp_path: Path) -> No
     write(stream.source, "c.parquet", beyond, 4)
     closed = stream.all()
     assert [c.block.rows for c in closed] == [10, 6]
-    assert closed[1].state["counts"] == {"late": 4, "malformed": 0, "duplicates": 0}
+    assert closed[1].state["counts"] == {"late": 4, "duplicates": 0, "ahead": 0, "malformed": 0}
     assert [row["event id"] for row in stream.aside("late")] == [f"e{beyond + n}" for n in range(4)]
     assert closed[1].state["watermark"] == closed[0].state["watermark"]  # time does not go back
 
@@ -275,3 +275,53 @@ def test_a_stream_of_another_schema_is_refused_and_left_as_it_is(tmp_path: Path)
         StreamLog.create(stream.folder, schema(tasks=["user"], fields=["item"]))
     assert stream.folder.read("stream.json") == before
     assert StreamLog.create(stream.folder, schema()).fingerprint == stream.log.fingerprint
+
+
+def test_rows_left_by_doubles_wait_for_a_block_and_are_not_lost(tmp_path: Path) -> None:
+    stream = Stream(tmp_path, StreamConfig(block_rows=10, min_rows=5))
+    write(stream.source, "a.parquet", 0, 10)
+    write(stream.source, "b.parquet", 0, 9)
+    write(stream.source, "c.parquet", 10, 1)  # the only new one of ten
+    write(stream.source, "d.parquet", 10, 10)  # one of them is that one
+    closed = stream.all()
+    assert [c.block.rows for c in closed] == [10, 9]
+    stream.restart()
+    write(stream.source, "e.parquet", 20, 9)  # with the last row of d a block
+    closed += stream.all()
+    events = [event for stage in range(1, len(stream.states) + 1) for event in stream.events(stage)]
+    assert sorted(events, key=lambda e: int(e[1:])) == [f"e{n}" for n in range(29)]
+
+
+def test_a_row_from_the_future_does_not_make_all_others_late(tmp_path: Path) -> None:
+    stream = Stream(tmp_path)
+    write(stream.source, "a.parquet", 0, 10, at=[*range(9), 10**11])
+    write(stream.source, "b.parquet", 10, 12)
+    closed = stream.all()
+    assert [c.block.rows for c in closed] == [9, 10, 2]
+    assert [row["event id"] for row in stream.aside("ahead")] == ["e9"] and not stream.aside("late")
+
+
+def test_what_was_malformed_in_a_refused_file_is_kept_too(tmp_path: Path) -> None:
+    stream = Stream(tmp_path)
+    write(stream.source, "a.parquet", 0, 10)
+    write(stream.source, "b.parquet", 10, 4, user=list("abcd"), clicked=[0, 1, 7, 1])
+    write(stream.source, "c.parquet", 14, 10)
+    stream.all()
+    assert len(stream.aside("malformed")) == 4
+
+
+def test_an_error_of_the_system_does_not_condemn_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Stream(tmp_path)
+    write(stream.source, "a.parquet", 0, 10)
+
+    def busy(*_: Any, **__: Any) -> Any:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("diet_ray.log.source.pq.ParquetFile", busy)
+        with pytest.raises(DataError, match="Too many open files"):
+            stream.all()
+    (closed,) = stream.all()
+    assert closed.block.rows == 10 and "files set aside" not in closed.state["counts"]

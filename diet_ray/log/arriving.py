@@ -26,7 +26,7 @@ class Piece(NamedTuple):
     stop: int  # the place up to which it is read now
     rows: pa.Table  # normalised
     place_N: np.ndarray  # of each row within its origin, rising; in a file its number, from 1
-    rejected: pa.Table  # what cannot be a row, as it came, with columns file, row (its place) and reason
+    rejected: tuple[pa.Table, ...]  # what cannot be rows, as it came, with file, row (its place) and reason
     last: bool  # nothing more comes from this origin
     unread: bool = False  # nothing of it could be read
 
@@ -39,8 +39,8 @@ class Arrivals(Protocol):
         `malformed: quarantine`.
         """
 
-    def waiting(self, after: Mapping[str, int], over: Set[str]) -> int:
-        """How many files or messages have arrived and were not read."""
+    def waiting(self, after: Mapping[str, int], over: Set[str]) -> int | None:
+        """How many files or messages have arrived and were not read; None where nobody can tell now."""
 
     def skip_lost(self, after: Mapping[str, int]) -> dict[str, int]:
         """Places to go on from where what lies behind `after` is not to be had any more, by origin."""
@@ -56,7 +56,7 @@ class DirectoryArrivals:
         for name in self._new_files(over):
             yield self._read(name, after.get(name, 0))
 
-    def waiting(self, after: Mapping[str, int], over: Set[str]) -> int:
+    def waiting(self, after: Mapping[str, int], over: Set[str]) -> int | None:
         return len(self._new_files(over))
 
     def skip_lost(self, after: Mapping[str, int]) -> dict[str, int]:
@@ -73,9 +73,10 @@ class DirectoryArrivals:
         try:
             return self._whole(name, start)
         except DataError as damaged:
-            if self.schema.malformed == "error":
+            # An error of the system (a timeout, too many open files) says nothing about the file.
+            if self.schema.malformed == "error" or getattr(damaged.__cause__, "errno", None):
                 raise
-            return refused(Piece(name, start, start, NO_ROWS, NO_PLACES, NO_ROWS, True), str(damaged))
+            return refused(Piece(name, start, start, NO_ROWS, NO_PLACES, (), True), str(damaged))
 
     def _whole(self, name: str, start: int) -> Piece:
         tables, numbers, rejected, stop = [], [], [], 0
@@ -87,14 +88,14 @@ class DirectoryArrivals:
             rejected.append(normal.rejected)
             stop += chunk.table.num_rows
         if not tables:
-            return Piece(name, start, start, NO_ROWS, NO_PLACES, NO_ROWS, True)
+            return Piece(name, start, start, NO_ROWS, NO_PLACES, (), True)
         whole = Piece(
             name,
             start,
             stop,
             one_table(tables, self.schema),
             np.concatenate(numbers),
-            pa.concat_tables(rejected, promote_options="default"),
+            tuple(rejected),
             True,
         )
         return behind(whole, start)
@@ -107,7 +108,7 @@ def behind(piece: Piece, start: int) -> Piece:
         start=start,
         rows=piece.rows.filter(pa.array(left)),
         place_N=piece.place_N[left],
-        rejected=piece.rejected.filter(pc.greater(piece.rejected["row"], start)),
+        rejected=tuple(table.filter(pc.greater(table["row"], start)) for table in piece.rejected),
     )
 
 
@@ -118,7 +119,7 @@ def up_to(piece: Piece, stop: int) -> Piece:
         stop=stop,
         rows=piece.rows.filter(pa.array(taken)),
         place_N=piece.place_N[taken],
-        rejected=piece.rejected.filter(pc.less_equal(piece.rejected["row"], stop)),
+        rejected=tuple(table.filter(pc.less_equal(table["row"], stop)) for table in piece.rejected),
         last=False,
     )
 
@@ -129,4 +130,5 @@ def refused(piece: Piece, reason: str) -> Piece:
     place_N = piece.place_N if piece.rows.num_rows else np.array([piece.start + 1])
     rows = {name: piece.rows[name] for name in piece.rows.column_names} if piece.rows.num_rows else {}
     told = {"file": pa.array([piece.origin] * count), "row": place_N, "reason": pa.array([reason] * count)}
-    return piece._replace(rows=NO_ROWS, place_N=NO_PLACES, rejected=pa.table({**rows, **told}), unread=True)
+    rejected = (*piece.rejected, pa.table({**rows, **told}))
+    return piece._replace(rows=NO_ROWS, place_N=NO_PLACES, rejected=rejected, unread=True)

@@ -6,6 +6,7 @@ same rows again. A row whose time lies behind the newest row taken by more than 
 aside, an event seen before is dropped, and both are counted.
 """
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -64,6 +65,7 @@ class Intake:
         self.known = {field: Vocabulary() for field in schema.field_names}
         self.recent = pd.Series(dtype="int64")  # event id -> ts, as far back as a row may be late
         self.pending: list[Piece] = []
+        self.left = NO_ROWS  # of rows that were taken, too few for a block
         self.carried: list[Taken] = []  # since the last block
         self.counts: Counter[str] = Counter()
         self.aside: dict[str, list[pa.Table]] = {}
@@ -90,10 +92,10 @@ class Intake:
     @property
     def rows(self) -> int:
         """Rows that wait for their block to close."""
-        return sum(piece.rows.num_rows for piece in self.pending)
+        return self.left.num_rows + sum(piece.rows.num_rows for piece in self.pending)
 
     @property
-    def waiting(self) -> int:
+    def waiting(self) -> int | None:
         """Files or messages that were not read yet."""
         return self.arrivals.waiting(self.read, self.over)
 
@@ -130,13 +132,16 @@ class Intake:
     def close(self, stage: int, *, whole: bool = False) -> Closed | None:
         """The micro-block of a stage once `block_rows` rows wait, or with all that wait if `whole`.
 
-        None where there are too few, or where all of them were late or known already: what they were is then
-        told with the next block.
+        None where there are too few, or where nearly all of them were late or known already: what is left of
+        them waits for more, and what they were is told with the next block.
         """
-        while self.rows >= self.config.block_rows or (whole and self.rows):
-            rows = self._take(min(self.rows, self.config.block_rows))
-            rows = self._without_known(self._without_late(rows))
-            if rows.num_rows >= 2:
+        enough = min(self.config.min_rows, self.config.block_rows)
+        while self.rows >= self.config.block_rows or (whole and self.pending):
+            rows = self._in_time(self._take(self.config.block_rows - self.left.num_rows))
+            tables = [table for table in (self.left, rows) if table.num_rows]
+            self.left = self._without_known(one_table(tables, self.schema)) if tables else NO_ROWS
+            if self.left.num_rows >= enough:
+                rows, self.left = self.left, NO_ROWS
                 return self._write(stage, rows)
             self.poll()
         return None
@@ -150,8 +155,7 @@ class Intake:
             self.carried.append(Taken(origin, self.read[origin], place, False))
             self.read[origin] = place
         self.poll()
-        rows = self._take(min(self.rows, self.config.block_rows))
-        self.counts["skipped"] += rows.num_rows
+        rows = self._take(self.config.block_rows)
         self._set_aside("skipped", rows)
         return rows.num_rows
 
@@ -166,23 +170,29 @@ class Intake:
                 piece = up_to(piece, stop)
             count -= piece.rows.num_rows
             self.carried.append(Taken(piece.origin, piece.start, piece.stop, piece.last))
-            self.counts["malformed"] += piece.rejected.num_rows
             if piece.unread:
                 self.counts["files set aside"] += 1
-            self._set_aside("malformed", piece.rejected)
+            for table in piece.rejected:
+                self._set_aside("malformed", table)
             if piece.rows.num_rows:
                 tables.append(piece.rows)
         return one_table(tables, self.schema) if tables else NO_ROWS
 
     def _set_aside(self, why: str, rows: pa.Table) -> None:
+        self.counts[why] += rows.num_rows
         if rows.num_rows:
             self.aside.setdefault(why, []).append(rows)
 
-    def _without_late(self, rows: pa.Table) -> pa.Table:
-        if self.watermark is None or not rows.num_rows:
+    def _in_time(self, rows: pa.Table) -> pa.Table:
+        """Rows that are neither late nor ahead of the clock, where one would make all that follow late."""
+        if not rows.num_rows:
+            return rows
+        ahead = pc.greater(rows["ts"], int((time.time() + self.config.ahead) * 1000))
+        self._set_aside("ahead", rows.filter(ahead))
+        rows = rows.filter(pc.invert(ahead))
+        if self.watermark is None:
             return rows
         late = pc.less(rows["ts"], int(self.watermark - self.config.lateness * 1000))
-        self.counts["late"] += pc.sum(late).as_py() or 0
         self._set_aside("late", rows.filter(late))
         return rows.filter(pc.invert(late))
 

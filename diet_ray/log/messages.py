@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from diet_ray.errors import DataError
-from diet_ray.log.arriving import NO_PLACES, NO_ROWS, Piece
+from diet_ray.log.arriving import NO_PLACES, NO_ROWS, Piece, behind
 from diet_ray.log.encoding import one_table
 from diet_ray.log.normalise import normalise
 from diet_ray.log.schema import LogSchema
@@ -36,14 +36,37 @@ class Unread(NamedTuple):
     reason: str
 
 
-def messages_piece(
-    origin: str, start: int, stop: int, messages: Sequence[Message], coding: Coding, schema: LogSchema
-) -> Piece:
-    """The rows of messages in order of offset.
+def message_pieces(
+    origin: str, start: int, messages: Sequence[Message], coding: Coding, schema: LogSchema
+) -> Iterator[Piece]:
+    """The rows of messages (in order of offset, one at least) behind place `start`, in one piece if possible.
 
-    start, stop: places, as Piece has them. A message that cannot be read is set aside whole; where the schema
-    does not say `malformed: quarantine`, DataError names its offset instead.
+    A message that cannot be read, or whose values cannot be what the schema says, is set aside whole; where
+    the schema does not say `malformed: quarantine`, DataError names it instead.
     """
+    try:
+        yield behind(_piece(origin, start, messages, coding, schema), start)
+    except (DataError, pa.ArrowException, ValueError, TypeError, OverflowError) as wrong:
+        if schema.malformed == "error":
+            if isinstance(wrong, DataError):
+                raise
+            raise DataError(f"{origin}, offsets {messages[0].offset} and after: {wrong}") from wrong
+        if len(messages) == 1:
+            aside = (_set_aside(origin, [Unread(messages[0], str(wrong))]),)
+            yield Piece(origin, start, _stop(messages), NO_ROWS, NO_PLACES, aside, False)
+            return
+        # One of them is the reason; the others shall not suffer for it.
+        middle = len(messages) // 2
+        yield from message_pieces(origin, start, messages[:middle], coding, schema)
+        yield from message_pieces(origin, _stop(messages[:middle]), messages[middle:], coding, schema)
+
+
+def _stop(messages: Sequence[Message]) -> int:
+    """The place behind the last of them."""
+    return (messages[-1].offset + 1) * MESSAGE_ROWS
+
+
+def _piece(origin: str, start: int, messages: Sequence[Message], coding: Coding, schema: LogSchema) -> Piece:
     unread: list[Unread] = []
     if coding == "json":
         read = _decoded(messages, _json_rows, schema, unread)
@@ -56,15 +79,14 @@ def messages_piece(
             "quarantine in the schema to set such messages aside"
         )
     normal = [normalise(chunk, schema) for chunk in chunks]
-    rejected = [_set_aside(origin, unread)] if unread else []
-    rejected += [each.rejected for each in normal]
+    aside = [_set_aside(origin, unread)] if unread else []
     return Piece(
         origin,
         start,
-        stop,
+        _stop(messages),
         one_table([each.rows for each in normal], schema) if normal else NO_ROWS,
         np.concatenate([each.row.to_numpy() for each in normal]) if normal else NO_PLACES,
-        pa.concat_tables(rejected, promote_options="permissive") if rejected else NO_ROWS,
+        (*aside, *(each.rejected for each in normal)),
         False,
     )
 
@@ -83,7 +105,8 @@ def _decoded(
             rows = read(message.value, schema)
             if len(rows) >= MESSAGE_ROWS:
                 raise ValueError(f"it has {len(rows):,} rows; at most {MESSAGE_ROWS - 1:,} are taken")
-            decoded.append(Decoded(message.offset, rows))
+            if len(rows):
+                decoded.append(Decoded(message.offset, rows))
         except (ValueError, RecursionError, pa.ArrowException) as wrong:
             unread.append(Unread(message, str(wrong)))
     return decoded
@@ -134,12 +157,12 @@ def _text(values: list[Any]) -> pa.Array:
 
 def _values(values: list[Any]) -> pa.Array:
     """Numbers where all are; else text, as one bad value makes of a whole CSV column."""
-    for kind in (pa.int64(), pa.float64()):
-        try:
-            return pa.array([int(v) if isinstance(v, bool) else v for v in values], kind)
-        except (pa.ArrowException, OverflowError):
-            continue
-    return _text(values)
+    plain = [int(v) if isinstance(v, bool) else v for v in values]
+    whole = all(v is None or isinstance(v, int) for v in plain)  # Arrow cuts fractions without a word
+    try:
+        return pa.array(plain, pa.int64() if whole else pa.float64())
+    except (pa.ArrowException, OverflowError):
+        return _text(values)
 
 
 def _arrow_rows(value: bytes, schema: LogSchema) -> pa.Table:

@@ -94,7 +94,7 @@ def _milliseconds(column: pa.ChunkedArray, time: TimeConfig, path: str) -> pa.Ar
         raise DataError(f"{path}, column {time.column} holds numbers: set time.unit to s, ms, us or mmdd")
     else:
         try:
-            stamps = pd.to_datetime(column.to_pandas(), errors="coerce")
+            stamps = _stamps(column)
         except (TypeError, ValueError) as wrong:
             raise DataError(f"{path}, column {time.column}: {wrong}") from wrong
     series = pd.Series(pd.DatetimeIndex(stamps))
@@ -102,6 +102,18 @@ def _milliseconds(column: pa.ChunkedArray, time: TimeConfig, path: str) -> pa.Ar
         series = series.dt.tz_localize(time.zone, ambiguous="NaT", nonexistent="shift_forward")
     ms = series.dt.tz_convert("UTC").dt.as_unit("ms")
     return pa.array(ms.astype("int64").to_numpy(), mask=ms.isna().to_numpy())
+
+
+def _stamps(column: pa.ChunkedArray) -> pd.Series:
+    """Each value by itself where it is ISO 8601, else in the form of the first one."""
+    values = column.to_pandas()
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return pd.to_datetime(values, errors="coerce")
+    try:
+        stamps = pd.to_datetime(values, errors="coerce", format="ISO8601")
+    except ValueError:  # not all have the same offset from UTC
+        stamps = pd.to_datetime(values, errors="coerce", format="ISO8601", utc=True)
+    return pd.to_datetime(values, errors="coerce") if stamps.isna().all() else stamps
 
 
 def _field(column: pa.ChunkedArray, ts: pa.Array, field: FieldConfig, zone: str) -> pa.Array:

@@ -20,8 +20,9 @@ class StreamConfig(Strict):
 
     block_rows: Annotated[int, Field(ge=2)] = 30_000
     block_seconds: Annotated[float, Field(gt=0)] = 600.0  # after which a block closes with fewer rows
-    min_rows: Annotated[int, Field(ge=2)] = 1_000  # of a block that closes by time
+    min_rows: Annotated[int, Field(ge=2)] = 1_000  # of a block, however it closes
     lateness: Annotated[float, Field(ge=0)] = 3600.0  # seconds behind the newest committed row
+    ahead: Annotated[float, Field(ge=0)] = 86_400.0  # seconds that a row may lie ahead of the clock
     max_memory_rows: Annotated[int, Field(ge=2)] = 50_000
     new_factor: Annotated[float, Field(gt=0)] = 2.0  # new rows of memory per row that the ratio would take
     keep_last: Annotated[int, Field(ge=2)] = 3  # stages whose files are kept
@@ -45,7 +46,8 @@ class StreamLog(EncodedLog):
         if not folder.exists(MANIFEST):
             folder.write_json(MANIFEST, manifest)
         log = cls.open(folder)
-        if log.schema.plain() != schema.plain():
+        # What becomes of a malformed row may change: one may stop a stream that shall go on.
+        if log.schema.plain() != {**schema.plain(), "malformed": log.schema.malformed}:
             raise DataError(f"{folder.root} holds a stream of another schema; choose another run directory")
         return log
 
