@@ -12,14 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import numpy as np
-import ray
 import tyro
 
-from actors.cluster import connect, own_errors, plan
+from actors.cluster import connect, plan
 from actors.kafka import SCHEME, KafkaArrivals, KafkaConfig
 from diet_ray.config import RunConfig
-from diet_ray.errors import DataError
 from diet_ray.lease import Lease
 from diet_ray.log.arriving import Arrivals, DirectoryArrivals
 from diet_ray.log.dataset import Block
@@ -33,10 +30,10 @@ from pipelines.driver import Budget, Driver
 from pipelines.health import Health
 from pipelines.progress import bars, console
 from pipelines.recipe import Recipe, load_recipe
+from pipelines.watch import Watch
 
 FREE = ("block_seconds", "min_rows", "ahead", "probe_every", "max_fall")  # settings that may change in a run
 ITERATIONS = 4  # outer, per micro-block, where no recipe says how many
-RECENT = 5  # blocks whose progressive AUC the next one is held against
 
 
 @dataclass(frozen=True)
@@ -225,65 +222,6 @@ def sweep(run: Run, config: StreamConfig) -> None:
     for path in gone:
         if folder.exists(path):
             folder.fs.rm(folder / path, recursive=True)
-
-
-class Watch:
-    """Scores the reference, and now and then the memory, on a block before they know it.
-
-    Stops the stream where the reference has got worse.
-    """
-
-    def __init__(self, run: Run, config: StreamConfig) -> None:
-        known = [record.metrics.get("progressive", {}).get("auc") for record in run.records]
-        self.recent = [auc for auc in known if auc is not None][-RECENT:]
-        self.config = config
-
-    def __call__(self, reference: Any, block: Block, stage: int) -> dict[str, Any]:
-        if stage == 1:
-            return {}
-        with own_errors():
-            scores = ray.get(reference.progressive.remote(stage))
-        if np.isnan(scores.auc):
-            return {}
-        usual = float(np.mean(self.recent)) if len(self.recent) == RECENT else None
-        chance = 3 * auc_deviation(block.label_groups, len(scores.tasks))
-        if usual is not None and scores.auc < usual - self.config.max_fall - chance:
-            raise DataError(
-                f"progressive AUC of block {block.name} is {scores.auc:.4f}, {usual:.4f} before: the "
-                "reference or the log has gone astray. Everything committed stands; --skip-block goes on "
-                "without this block, --stream.max-fall lets AUC fall further"
-            )
-        self.recent = [*self.recent, scores.auc][-RECENT:]
-        return {"progressive": {"auc": scores.auc, "logloss": scores.logloss}}
-
-    def probe(self, distiller: Any, stage: int) -> dict[str, Any]:
-        """Every `probe_every` stages: how well the memory before this block prepares for it."""
-        every = self.config.probe_every
-        if not every or stage == 1 or stage % every:
-            return {}
-        try:
-            with own_errors():
-                scores = ray.get(distiller.probe.remote(stage))
-        except DataError as diverged:
-            console.print(f"[yellow]the probe of stage {stage} tells nothing: {diverged}")
-            return {}
-        if np.isnan(scores.auc):
-            return {}
-        return {"probe": {"auc": scores.auc, "logloss": scores.logloss}}
-
-
-def auc_deviation(label_groups: dict[int, int], tasks: int) -> float:
-    """How far the mean AUC of a block of this size lies off by chance.
-
-    One standard deviation of a model that knows nothing (Hanley and McNeil 1982), mean over the tasks that
-    have both labels.
-    """
-    rows, found = sum(label_groups.values()), []
-    for task in range(tasks):
-        positive = sum(count for group, count in label_groups.items() if group >> task & 1)
-        if 0 < positive < rows:
-            found.append(np.sqrt((rows + 1) / (12 * positive * (rows - positive))))
-    return float(np.mean(found)) if found else 0.0
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from diet_ray.run import Run, verify
 from diet_ray.storage import Folder
 from pipelines.recipe import Recipe
 from pipelines.status import status
-from pipelines.stream import Stream, Watch, stream
+from pipelines.stream import MicroBlocks, Stream, for_small_blocks, stream
+from pipelines.watch import Watch, auc_deviation
 from tests.stream_log import ROWS, events, finish, kill_when, publish, publish_all, start, write_log
 from tests.tiny_run import TINY
 
@@ -109,6 +110,12 @@ def test_a_second_writer_and_another_config_are_refused(
     stream(asked(tmp_path))
     with pytest.raises(RunError, match="another config: stream is"):
         stream(asked(tmp_path, stream=StreamConfig(block_rows=400, min_rows=2)))
+    # What only watches may change, and what becomes of malformed rows.
+    schema = yaml.safe_load((tmp_path / "schema.yaml").read_text())
+    (tmp_path / "schema.yaml").write_text(yaml.safe_dump({**schema, "malformed": "error"}))
+    publish(tmp_path, "1.parquet", log.slice(500, 500))
+    changed = SMALL.model_copy(update={"probe_every": 2, "max_fall": 0.9})
+    assert "probe" in stream(asked(tmp_path, stream=changed)).records[1].metrics
 
 
 def test_a_skipped_block_is_not_learned_and_not_lost(ray_here: None, tmp_path: Path, log: pa.Table) -> None:
@@ -141,6 +148,28 @@ def test_a_reference_that_has_gone_astray_stops_the_stream(ray_here: None, tmp_p
     assert watch(reference, block, 8) == {}  # a block of one class says nothing
     with pytest.raises(DataError, match=r"block 0009 is 0\.6000, 0\.6980 before.*--skip-block"):
         watch(reference, block, 9)
+
+
+def test_a_small_block_may_fall_by_chance() -> None:
+    assert auc_deviation({0: 50, 1: 50}, 1) == pytest.approx(0.058, abs=0.001)  # sqrt(101 / (12 * 2500))
+    assert auc_deviation({0: 50, 1: 50}, 2) == auc_deviation(
+        {0: 50, 1: 50}, 1
+    )  # the other: one label
+    assert auc_deviation({0: 10}, 1) == 0
+
+
+def test_a_small_block_has_a_row_of_each_label_group_in_the_memory(tmp_path: Path) -> None:
+    source = MicroBlocks.__new__(MicroBlocks)
+    source.asked, source.config, source.taken = asked(tmp_path), TINY, 0
+    block = Block("0001", 9, 0, 1, (1,), {group: 1 for group in range(8)}, ())
+    assert source.budget(block, 1, held=0).new == 8
+
+
+def test_few_outer_iterations_unless_the_recipe_says_how_many() -> None:
+    assert for_small_blocks(Recipe()).method.outer.iterations == 4
+    assert Recipe().method.outer.iterations == 40
+    told = Recipe.model_validate({"method": {"outer": {"iterations": 7}}})
+    assert for_small_blocks(told).method.outer.iterations == 7
 
 
 def test_status_says_what_it_cannot_tell(run_dir: str, tmp_path: Path) -> None:
