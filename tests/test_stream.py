@@ -152,9 +152,7 @@ def test_a_reference_that_has_gone_astray_stops_the_stream(ray_here: None, tmp_p
 
 def test_a_small_block_may_fall_by_chance() -> None:
     assert auc_deviation({0: 50, 1: 50}, 1) == pytest.approx(0.058, abs=0.001)  # sqrt(101 / (12 * 2500))
-    assert auc_deviation({0: 50, 1: 50}, 2) == auc_deviation(
-        {0: 50, 1: 50}, 1
-    )  # the other: one label
+    assert auc_deviation({0: 50, 1: 50}, 2) == auc_deviation({0: 50, 1: 50}, 1)  # the other: one label
     assert auc_deviation({0: 10}, 1) == 0
 
 
