@@ -23,6 +23,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 import tyro
 
 from actors.run_worker import checkpoint_path, memory_path
@@ -143,6 +144,7 @@ def scored_block(options: Options, run: Run, log: StreamLog, file: Path) -> Bloc
 
 def probes(run: Run, log: EncodedLog, block: Block, seeds: int) -> list[float]:
     """AUC of a probe trained on the newest memory of a run, by seed."""
+    torch.set_num_threads(1)
     config = RunConfig.model_validate({key: run.config[key] for key in RunConfig.model_fields})
     table = run.folder.read_parquet(memory_path(run.stage))
     memory = from_arrow(table, memory_schema(log, config)).examples()

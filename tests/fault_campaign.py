@@ -112,7 +112,8 @@ class Attempt:
                     driver.kill()
                     self.outcome.hung = True
                     return
-                self.module = ("pipelines.stream",)
+                # Started again it takes what the cluster has then, as its error says.
+                self.module, self.options = ("pipelines.stream",), OPTIONS
             self.outcome.hung = True  # it never ended well
         finally:
             self.over.set()
