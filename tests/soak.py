@@ -117,8 +117,8 @@ def plot(found: dict, path: Path) -> None:
     for name in found["samples"][-1]["bytes"]:
         points = [(s["stage"], s["bytes"][name] / 2**20) for s in found["samples"] if name in s["bytes"]]
         below.plot(*zip(*points, strict=True), label=name, lw=1.2)
-    below.set(xlabel="stage", ylabel="resident memory, MiB", ylim=(0, None))
-    below.legend()
+    below.set(xlabel="stage", ylabel="resident memory, MiB", ylim=(0, below.get_ylim()[1] * 1.3))
+    below.legend(loc="upper right", ncols=3)
     figure.savefig(path)
 
 
