@@ -160,6 +160,8 @@ def costs(run: Run) -> dict[str, float]:
     scoring, probing and optimising this one. Orchestration is reading and encoding the block and all of the
     period that neither of the two explains.
     """
+    if len(run.records) < 5:
+        return {}
     root = Path(run.folder.root)
     ends = [(root / f"stages/{record.stage:04d}.json").stat().st_mtime for record in run.records]
     periods = [after - before for before, after in pairwise(ends)]
