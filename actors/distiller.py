@@ -41,8 +41,8 @@ class Distiller(RunWorker):
                 boundary=boundary.as_memory(stage).to(device),
                 old=old.to(device) if old else None,
                 real=pool.targets(self.config.method.outer.target_labels).to(device),
-                reference=reference.dense,
-                previous=self.checkpoint(stage - 1).dense if stage > 1 else None,
+                reference=reference,
+                previous=self.checkpoint(stage - 1) if stage > 1 else None,
                 report=note,
             )
             table = to_arrow(memory, schema, reference=checkpoint_path(stage))

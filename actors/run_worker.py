@@ -10,7 +10,7 @@ from diet_ray.config import RunConfig
 from diet_ray.learning import new_learner
 from diet_ray.log.opening import open_log
 from diet_ray.recommender import Recommender
-from diet_ray.stage import new_model
+from diet_ray.stage import new_reference
 from diet_ray.storage import Folder
 
 
@@ -33,7 +33,10 @@ class RunWorker:
 
     def learner(self) -> Recommender:
         return new_learner(
-            new_model(self.log, self.config, "reference"), self.log, self.config.width, self.config.training
+            new_reference(self.log, self.config, "reference"),
+            self.log,
+            self.config.width,
+            self.config.training,
         )
 
     def checkpoint(self, stage: int) -> Recommender:

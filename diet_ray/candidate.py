@@ -12,9 +12,9 @@ from torch import Tensor
 
 from diet_ray.config import FitConfig
 from diet_ray.errors import RunError
-from diet_ray.examples import Examples, example_loss, predict
+from diet_ray.examples import Examples, predict
 from diet_ray.metrics import score_tasks
-from diet_ray.models.ranking import RankingModel
+from diet_ray.models.ranking import DenseModel
 from diet_ray.seeding import torch_generator
 
 CLIP_NORM = 10.0
@@ -28,7 +28,7 @@ class EpochScore(NamedTuple):
     logloss: float
 
 
-def score_rows(model: RankingModel, rows: Examples) -> EpochScore:
+def score_rows(model: DenseModel, rows: Examples) -> EpochScore:
     """Score a model on rows in embedding space; DataError where it has diverged."""
     logit_NT = predict(model, rows.emb_NFD).cpu().numpy()
     names = [str(task) for task in range(logit_NT.shape[1])]
@@ -44,7 +44,7 @@ class Fitting:
     """
 
     def __init__(
-        self, model: RankingModel, reduced: Examples, validation: Examples, config: FitConfig, seed: int
+        self, model: DenseModel, reduced: Examples, validation: Examples, config: FitConfig, seed: int
     ) -> None:
         self.model, self.reduced, self.validation, self.config = model, reduced, validation, config
         self.optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
@@ -84,7 +84,7 @@ class Fitting:
             if len(rows_B) == 1 and self.reduced.rows > 1:
                 continue  # a batch norm cannot train on one row
             batch = self.reduced.take(rows_B)
-            loss = example_loss(self.model(batch.emb_NFD), batch.label_NT).mean()
+            loss = self.model.loss(batch.emb_NFD, batch.label_NT)
             self.optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
@@ -130,7 +130,7 @@ class Fitting:
 
 
 def fit_candidate(
-    model: RankingModel, reduced: Examples, validation: Examples, config: FitConfig, seed: int
+    model: DenseModel, reduced: Examples, validation: Examples, config: FitConfig, seed: int
 ) -> Fitting:
     """Train `model` on soft-labelled rows until validation AUC stops rising; leave it at its best epoch."""
     fitting = Fitting(model, reduced, validation, config, seed)

@@ -23,6 +23,7 @@ class BoundaryConfig(Strict):
     quota: QuotaRule = "proportional"
     new_share: Share = 0.8
     fusion: bool = True  # MF of Table 4: off, the memory starts from the newest block alone
+    carry: bool = True  # old rows are moved into the newest embedding space; off: they stay as they were
 
     def new_rows(self, budget: int, held: int) -> int:
         """Rows to select from the block, of a memory of `budget` rows of which at most `held` can be kept."""
@@ -74,6 +75,21 @@ class MethodConfig(Strict):
     outer: OuterConfig = OuterConfig()
 
 
+class ReferenceConfig(ModelConfig):
+    """The architecture of the reference, and what learns beside it over the same tables.
+
+    beside: names of architectures; one that is the reference's own is the same model from other initial
+        weights. The teacher's answer is the mean of all of them.
+    """
+
+    beside: tuple[str, ...] = ("dcnv2", "finalmlp")
+
+    def members(self) -> list[ModelConfig]:
+        own = ModelConfig(name=self.name, options=self.options, head=self.head)
+        others = (own if n == self.name else ModelConfig(name=n, head=self.head) for n in self.beside)
+        return [own, *others]
+
+
 class TrainingConfig(Strict):
     """One epoch over real rows: of the reference on each block, of a candidate on the subsequent block.
 
@@ -96,6 +112,7 @@ class FitConfig(Strict):
     batch_size: Positive = 256
     learning_rate: Rate = 1e-3
     validation_rows: Positive = 16_384  # drawn from the validation block
+    rehearsal: Annotated[float, Field(ge=0)] = 1.0  # reduced rows beside each row of the subsequent block
 
 
 class CandidateConfig(ModelConfig):
@@ -115,6 +132,6 @@ class RunConfig(Strict):
     ratio: Share = 0.015  # rows of memory per row of history
     width: Positive = 32  # of embeddings
     pool_rows: Positive = 65_536  # real rows of a block that the distiller draws from
-    reference: ModelConfig = ModelConfig()
+    reference: ReferenceConfig = ReferenceConfig()
     training: TrainingConfig = TrainingConfig()
     method: MethodConfig = MethodConfig()

@@ -25,17 +25,23 @@ class Progress(NamedTuple):
     gradient_norm: float
 
 
-class Addressed(NamedTuple):
-    """Which rows the next outer iterations are about, and the proxy they start from."""
+class Proxy(NamedTuple):
+    """A model that stands for the candidates: how it judges examples, and where an inner loop starts."""
 
+    loss: LossPerExample
     params: Params
+
+
+class Addressed(NamedTuple):
+    """Which rows the next outer iterations are about, and the proxy that addressed them."""
+
+    proxy: Proxy
     targets: Examples
     active_N: Tensor
 
 
 def distil(
-    loss: LossPerExample,
-    proxies: Iterator[Params],
+    proxies: Iterator[Proxy],
     memory: Memory,
     real: Examples,
     config: MethodConfig,
@@ -44,8 +50,7 @@ def distil(
 ) -> Memory:
     """Return `memory` with its addressed rows optimised; the others are the same to the bit.
 
-    proxies: parameters to start the inner loop from; one is taken at each addressing (the same checkpoint
-        again and again for t > 1, fresh random ones for t = 1).
+    proxies: one is taken at each addressing.
     real: rows of the block in the space of the stage's checkpoint, labelled by `outer.target_labels`; each
         addressing looks at `outer.real_rows` of them.
     draw: CPU generator; the result is a function of the arguments and its state alone. Everything else is
@@ -62,10 +67,9 @@ def distil(
     for iteration in range(outer.iterations):
         if iteration % outer.address_every == 0:
             stored = Examples(optimiser.emb_NFD, optimiser.logit_NT.sigmoid())
-            addressed = _address(loss, next(proxies), stored, real, config, draw)
+            addressed = _address(next(proxies), stored, real, config, draw)
         gradient = meta_gradient(
-            loss,
-            addressed.params,
+            *addressed.proxy,
             emb_NFD=optimiser.emb_NFD,
             logit_NT=optimiser.logit_NT,
             order_SB=_inner_order(addressed.active_N, inner, draw),
@@ -78,8 +82,7 @@ def distil(
 
 
 def _address(
-    loss: LossPerExample,
-    params: Params,
+    proxy: Proxy,
     stored: Examples,
     real: Examples,
     config: MethodConfig,
@@ -88,19 +91,17 @@ def _address(
     outer = config.outer
     device = real.emb_NFD.device
     seen = real.take(torch.randperm(real.rows, generator=draw)[: outer.real_rows].to(device))
-    targets = seen.take(_target_rows(loss, params, stored, seen, outer))
+    targets = seen.take(_target_rows(proxy, stored, seen, outer))
     active_N = torch.arange(stored.rows, device=device)
     if outer.memory_selection:
         count = outer.active_rows or config.inner.horizon * config.inner.batch_size
-        active_N = active_memory(loss, params, hard=targets, memory=stored, count=count)
-    return Addressed(params, targets, active_N)
+        active_N = active_memory(*proxy, hard=targets, memory=stored, count=count)
+    return Addressed(proxy, targets, active_N)
 
 
-def _target_rows(
-    loss: LossPerExample, params: Params, stored: Examples, seen: Examples, outer: OuterConfig
-) -> Tensor:
+def _target_rows(proxy: Proxy, stored: Examples, seen: Examples, outer: OuterConfig) -> Tensor:
     if outer.target_selection:
-        return hard_targets(loss, params, real=seen, memory=stored, ratio=outer.hard_ratio)
+        return hard_targets(*proxy, real=seen, memory=stored, ratio=outer.hard_ratio)
     count = max(1, round(outer.hard_ratio * seen.rows))
     return torch.arange(count, device=seen.emb_NFD.device)  # `seen` is in random order
 

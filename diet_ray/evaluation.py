@@ -1,7 +1,7 @@
 """One cell of the comparison: a method, a candidate architecture and a seed (paper, section 5).
 
 The protocol: the dense part learns from what stands for history, the whole model then learns the subsequent
-block for one epoch, and the test block is scored once.
+block for one epoch, rows that stand for history beside it, and the test block is scored once.
 """
 
 import time
@@ -12,7 +12,7 @@ from diet_ray.checkpoint import restore_tables
 from diet_ray.config import CandidateConfig, FitConfig, TrainingConfig
 from diet_ray.errors import ConfigError
 from diet_ray.examples import Examples
-from diet_ray.learning import embedded, evaluate_block, learn_block, new_learner, sampled
+from diet_ray.learning import Rehearsal, embedded, evaluate_block, learn_block, new_learner, sampled
 from diet_ray.log.dataset import EncodedLog, PreparedLog
 from diet_ray.metrics import Scores
 from diet_ray.models.ranking import RankingModel
@@ -88,21 +88,22 @@ def run_cell(
         for block in log.history:
             learn_block(learner, log, block, training, seed)
             rows_trained += block.rows
+    rehearsal = None
     if method in REDUCED:
         assert reduced is not None
+        reduced = reduced.to(learner.device)
         validation = validation_rows(learner, log, fit.validation_rows)
-        fitted = fit_candidate(
-            learner.dense, reduced.to(learner.device), validation, candidate.fitted_by(fit), seed
-        )
+        fitted = fit_candidate(learner.dense, reduced, validation, candidate.fitted_by(fit), seed)
         epochs = [score.auc for score in fitted.scores]
         rows_trained = len(epochs) * reduced.rows
+        rehearsal = Rehearsal(reduced, fit.rehearsal, seed)
     seconds_history = time.perf_counter() - learning
     test, subsequent = log.blocks["test"], log.blocks["subsequent"]
     before = None if method == "cold" else evaluate_block(learner, log, test)
-    learn_block(learner, log, subsequent, training, seed)
+    learn_block(learner, log, subsequent, training, seed, rehearsal=rehearsal)
     after = evaluate_block(learner, log, test)
     scored = evaluate_block(learner, log, log.blocks["validation"])
-    rows_trained += subsequent.rows
+    rows_trained += subsequent.rows + (rehearsal.rows_drawn if rehearsal else 0)
     seconds = time.perf_counter() - started
     costs = (rows_trained, seconds_history, seconds, peak_bytes())
     return learner, CellResult(after, before, scored, epochs, *costs)

@@ -14,15 +14,37 @@ from diet_ray.examples import Examples, predict
 from diet_ray.log.dataset import Block, EncodedLog
 from diet_ray.log.shuffle import EncodedRows, joined, shuffled_batches
 from diet_ray.metrics import Scores, score_tasks
-from diet_ray.models.ranking import RankingModel
+from diet_ray.models.ranking import DenseModel
 from diet_ray.recommender import Recommender
 from diet_ray.seeding import numpy_generator, torch_generator
 
 Report = Callable[[int], None]  # rows done since the last call
 
 
+class Rehearsal:
+    """Rows of a memory to learn beside the rows of a block, `share` of them per row, drawn anew each time.
+
+    Experience replay as in continual learning (Chaudhry et al., arXiv 1902.10486): without it a few thousand
+    steps on the newest rows wash out what the memory taught.
+    """
+
+    def __init__(self, memory: Examples, share: float, seed: int) -> None:
+        self.memory, self.share = memory, share
+        self.generator = torch_generator(seed, "rehearsal")
+        self.rows_drawn = 0
+
+    def draw(self, rows: int) -> Examples | None:
+        """`share` x `rows` rows, with replacement."""
+        wanted = round(self.share * rows)
+        if not wanted:
+            return None
+        self.rows_drawn += wanted
+        drawn_N = torch.randint(self.memory.rows, (wanted,), generator=self.generator)
+        return self.memory.take(drawn_N.to(self.memory.emb_NFD.device))
+
+
 def new_learner(
-    dense: RankingModel,
+    dense: DenseModel,
     log: EncodedLog,
     width: int,
     training: TrainingConfig,
@@ -52,8 +74,12 @@ def learn_block(
     training: TrainingConfig,
     seed: int,
     report: Report = lambda rows: None,
+    rehearsal: Rehearsal | None = None,
 ) -> float:
-    """Grow the tables to `block` and learn it for one epoch; return the mean training loss."""
+    """Grow the tables to `block` and learn it for one epoch; return the mean training loss.
+
+    rehearsal: what the dense model learned before and is to keep, mixed into every batch.
+    """
     learner.grow(block.table_rows, torch_generator(seed, "grow", block.name))
     batches = shuffled_batches(
         log.chunks(block),
@@ -64,7 +90,8 @@ def learn_block(
     total = 0.0
     for batch in batches:
         id_NF, label_NT = tensors(batch, learner.device)
-        total += learner.step(id_NF, label_NT) * batch.rows
+        beside = rehearsal.draw(batch.rows) if rehearsal else None
+        total += learner.step(id_NF, label_NT, beside) * batch.rows
         report(batch.rows)
     return total / block.rows
 

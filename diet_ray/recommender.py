@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from diet_ray.errors import DataError
-from diet_ray.examples import example_loss
-from diet_ray.models.ranking import RankingModel
+from diet_ray.examples import Examples
+from diet_ray.models.ranking import DenseModel
 
 INITIAL_DEVIATION = 1e-4  # of embeddings, as FuxiCTR has it
 
@@ -45,7 +45,7 @@ class Recommender:
 
     def __init__(
         self,
-        dense: RankingModel,
+        dense: DenseModel,
         fields: int,
         width: int,
         *,
@@ -77,10 +77,17 @@ class Recommender:
                     self.table_optimiser.state[weight][name] = torch.cat([moment, padding])
             cast(nn.Embedding, self.tables.tables[field]).num_embeddings = wanted
 
-    def step(self, id_NF: Tensor, label_NT: Tensor) -> float:
-        """Take one optimiser step on a batch; return its mean loss. DataError where it is not finite."""
+    def step(self, id_NF: Tensor, label_NT: Tensor, beside: Examples | None = None) -> float:
+        """Take one optimiser step on a batch; return its mean loss. DataError where it is not finite.
+
+        beside: rows in embedding space that the dense model learns in the same step, row for row alike.
+        """
         self.dense.train()
-        loss = example_loss(self.dense(self.tables(id_NF)), label_NT.float()).mean()
+        emb_NFD, label_NT = self.tables(id_NF), label_NT.float()
+        if beside is not None:
+            emb_NFD = torch.cat([emb_NFD, beside.emb_NFD])
+            label_NT = torch.cat([label_NT, beside.label_NT])
+        loss = self.dense.loss(emb_NFD, label_NT)
         if not loss.isfinite():
             raise DataError(f"training loss is {loss.item()}: lower the learning rate")
         self.table_optimiser.zero_grad()

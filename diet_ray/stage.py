@@ -4,19 +4,25 @@ Shape suffixes: N rows.
 """
 
 from collections.abc import Callable, Iterator
-from itertools import count, repeat
+from itertools import count, cycle
 from typing import Any
 
 import torch
 
+from diet_ray.carrying import affine_maps, carried
 from diet_ray.config import RunConfig
-from diet_ray.distiller import Progress, distil
-from diet_ray.examples import Examples, Params, dense_params, loss_of
+from diet_ray.distiller import Progress, Proxy, distil
+from diet_ray.examples import Examples, dense_params, loss_of
+from diet_ray.learning import embedded, sampled
 from diet_ray.log.dataset import EncodedLog
 from diet_ray.memory import Memory, MemorySchema, fuse
-from diet_ray.models.ranking import RankingModel
+from diet_ray.models.ensemble import Ensemble
+from diet_ray.models.ranking import DenseModel
 from diet_ray.models.registry import build_model
-from diet_ray.seeding import derived_seed, torch_generator
+from diet_ray.recommender import Recommender
+from diet_ray.seeding import derived_seed, numpy_generator, torch_generator
+
+CARRIED_BY_ROWS = 16_384  # of the block before, that show how the tables moved
 
 
 def memory_schema(log: EncodedLog, config: RunConfig) -> MemorySchema:
@@ -28,12 +34,14 @@ def budget(config: RunConfig, history_rows: int) -> int:
     return round(config.ratio * history_rows)
 
 
-def new_model(log: EncodedLog, config: RunConfig, *purpose: object) -> RankingModel:
-    """A reference architecture with fresh parameters."""
-    seed = derived_seed(config.seed, "model", *purpose)
-    return build_model(
-        config.reference, fields=len(log.fields), width=config.width, tasks=len(log.tasks), seed=seed
-    )
+def new_reference(log: EncodedLog, config: RunConfig, *purpose: object) -> Ensemble:
+    """The dense part of a reference with fresh parameters."""
+    shape = {"fields": len(log.fields), "width": config.width, "tasks": len(log.tasks)}
+    members = [
+        build_model(member, **shape, seed=derived_seed(config.seed, "model", *purpose, number))
+        for number, member in enumerate(config.reference.members())
+    ]
+    return Ensemble(members)
 
 
 def next_memory(
@@ -45,30 +53,52 @@ def next_memory(
     boundary: Memory,
     old: Memory | None,
     real: Examples,
-    reference: RankingModel,
-    previous: RankingModel | None,
+    reference: Recommender,
+    previous: Recommender | None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Memory:
     """Fuse and optimise: the memory of `stage`, at most `rows` rows.
 
     boundary: the new rows of this block (eqs. 8-9); real: a sample of its rows (Collected.targets).
-    reference: checkpoint t, under which old rows are weighed (eq. 10).
-    previous: checkpoint t-1, the proxy for t > 1; for t = 1 proxies are fresh at every addressing.
+    reference: checkpoint t, into whose space old rows are carried and under which they are weighed (eq. 10).
+    previous: checkpoint t-1, whose members take turns as the proxy for t > 1; for t = 1 proxies are fresh at
+        every addressing.
     All of them are on one device, where the work is done.
     """
     device = boundary.emb_NFD.device
     memory = boundary
-    if old is not None and config.method.boundary.fusion:
-        keep = rows - boundary.rows
-        memory = fuse(loss_of(reference), dense_params(reference), new=boundary, old=old, keep=keep)
-    proxy = previous or new_model(log, config, "proxy").to(device)
-    proxies = repeat(dense_params(proxy)) if previous else _fresh(log, config, device)
+    if old is not None and previous is not None and config.method.boundary.fusion:
+        if config.method.boundary.carry:
+            old = _carried(old, stage, log, config, previous, reference)
+        judge, keep = reference.dense, rows - boundary.rows
+        memory = fuse(loss_of(judge), dense_params(judge), new=boundary, old=old, keep=keep)
+    proxies = cycle(_proxies(previous.dense)) if previous else _fresh(log, config, device)
     draw = torch_generator(config.seed, "distil", stage)
-    return distil(loss_of(proxy), proxies, memory, real, config.method, draw, report)
+    return distil(proxies, memory, real, config.method, draw, report)
 
 
-def _fresh(log: EncodedLog, config: RunConfig, device: torch.device) -> Iterator[Params]:
-    return (dense_params(new_model(log, config, "proxy", number).to(device)) for number in count())
+def _carried(
+    old: Memory,
+    stage: int,
+    log: EncodedLog,
+    config: RunConfig,
+    previous: Recommender,
+    reference: Recommender,
+) -> Memory:
+    """The memory of the stage before in the space of `reference`."""
+    draw = numpy_generator(config.seed, "carry", stage)
+    rows = sampled(log, log.block(stage - 1), CARRIED_BY_ROWS, draw)
+    before, after = embedded(previous, rows), embedded(reference, rows)
+    return carried(old, affine_maps(before.emb_NFD, after.emb_NFD), previous.dense, reference.dense)
+
+
+def _proxies(model: DenseModel) -> Iterator[Proxy]:
+    return (Proxy(loss_of(member), dense_params(member)) for member in model.members())
+
+
+def _fresh(log: EncodedLog, config: RunConfig, device: torch.device) -> Iterator[Proxy]:
+    for number in count():
+        yield from _proxies(new_reference(log, config, "proxy", number).to(device))
 
 
 def composition(memory: Memory, before: Memory | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from diet_ray.config import BoundaryConfig, InnerConfig, MethodConfig, OuterConfig
-from diet_ray.distiller import Progress, distil
+from diet_ray.distiller import Progress, Proxy, distil
 from diet_ray.examples import Examples, dense_params, loss_of
 from diet_ray.memory import Memory
 from diet_ray.unroll import Adam, inner_loop
@@ -32,8 +32,7 @@ def learnable(rows: int) -> Examples:
 def run(outer: OuterConfig, seed: int = 0) -> tuple[Memory, list[Progress]]:
     model, seen = network(), []
     found = distil(
-        loss_of(model),
-        repeat(dense_params(model)),
+        repeat(Proxy(loss_of(model), dense_params(model))),
         memory(40, seed=1),
         learnable(400),
         MethodConfig(inner=INNER, outer=outer),

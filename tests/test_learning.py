@@ -7,8 +7,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from diet_ray.config import TrainingConfig
 from diet_ray.errors import DataError
-from diet_ray.examples import predict
-from diet_ray.learning import embedded, evaluate_block, learn_block, new_learner, sampled
+from diet_ray.examples import Examples, predict
+from diet_ray.learning import Rehearsal, embedded, evaluate_block, learn_block, new_learner, sampled
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.log.shuffle import EncodedRows, joined
 from tests.test_selection import TRAINING, learner
@@ -24,6 +24,20 @@ def test_an_epoch_is_a_function_of_its_seed(drift_log: str) -> None:
     log = PreparedLog.open(drift_log)
     assert torch.equal(weights(log, 0), weights(log, 0))
     assert not torch.equal(weights(log, 0), weights(log, 1))
+
+
+def test_what_is_rehearsed_is_not_forgotten(drift_log: str) -> None:
+    """Rows that contradict the block are still predicted after it where they are rehearsed."""
+    log = PreparedLog.open(drift_log)
+    draw = torch.Generator().manual_seed(0)
+    memory = Examples(torch.randn(50, len(log.fields), 8, generator=draw), torch.ones(50, len(log.tasks)))
+    found = {}
+    for share in (0.0, 0.5):
+        model, rehearsal = learner(log), Rehearsal(memory, share, seed=0)
+        learn_block(model, log, log.history[0], TRAINING, 0, rehearsal=rehearsal)
+        found[share] = predict(model.dense, memory.emb_NFD).sigmoid().mean().item()
+        assert bool(rehearsal.rows_drawn) == bool(share)
+    assert found[0.5] > 0.9 > found[0.0] + 0.2
 
 
 def test_learning_reports_every_row_and_lowers_the_loss(drift_log: str) -> None:

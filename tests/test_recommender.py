@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from diet_ray.errors import DataError
+from diet_ray.examples import Examples
 from diet_ray.models.registry import ModelConfig, build_model
 from diet_ray.recommender import Recommender
 
@@ -29,6 +30,10 @@ def state(learner: Recommender, field: int) -> list[Tensor]:
     weight = learner.tables.weights()[field]
     kept = learner.table_optimiser.state[weight]
     return [weight.detach(), kept["exp_avg"], kept["exp_avg_sq"]]
+
+
+def state_of_dense(learner: Recommender) -> list[Tensor]:
+    return [p.detach().clone() for p in learner.dense.parameters()]
 
 
 def test_only_rows_of_the_batch_move() -> None:
@@ -69,6 +74,22 @@ def test_it_learns_labels_that_depend_on_ids() -> None:
     for seed in range(60):
         last = learner.step(*batch(seed=seed))
     assert last < 0.5 * first
+
+
+def test_rows_beside_a_batch_weigh_as_its_own_and_leave_the_tables_alone() -> None:
+    """Beside is what the batch looks like in embedding space: the dense model takes the same step."""
+    alone, beside = recommender(), recommender()
+    id_NF, label_NT = batch()
+    twice = Examples(beside.tables(id_NF).detach(), label_NT)
+    before = state_of_dense(beside)
+    assert alone.step(id_NF, label_NT) == pytest.approx(beside.step(id_NF, label_NT, twice))
+    for one, other, then in zip(state_of_dense(alone), state_of_dense(beside), before, strict=True):
+        torch.testing.assert_close(one, other)
+        assert not torch.equal(other, then)
+    halved = [p.grad.to_dense() for p in beside.tables.weights() if p.grad is not None]
+    for whole, half in zip(alone.tables.weights(), halved, strict=True):
+        assert whole.grad is not None
+        torch.testing.assert_close(whole.grad.to_dense() / 2, half)
 
 
 def test_the_joint_gradient_norm_is_clipped() -> None:

@@ -11,17 +11,17 @@ from diet_ray.memory import Memory
 from diet_ray.recommender import Recommender
 from diet_ray.seeding import derived_seed, numpy_generator
 from diet_ray.selection import LocalScorer, PartScorer, boundary_rows, random_rows
-from diet_ray.stage import budget, composition, new_model, next_memory
+from diet_ray.stage import budget, composition, new_reference, next_memory
 from tests.tiny_run import TINY
 
 
 def checkpoints(log: PreparedLog, config: RunConfig) -> list[Recommender]:
     """The reference after each historical block."""
-    learner = new_learner(new_model(log, config, "reference"), log, config.width, config.training)
+    learner = new_learner(new_reference(log, config, "reference"), log, config.width, config.training)
     kept = []
     for block in log.history:
         learn_block(learner, log, block, config.training, derived_seed(config.seed, "reference"))
-        copy = new_learner(new_model(log, config, "reference"), log, config.width, config.training)
+        copy = new_learner(new_reference(log, config, "reference"), log, config.width, config.training)
         restore_weights(copy, to_bytes(learner))
         kept.append(copy)
     return kept
@@ -46,8 +46,8 @@ def memories(log: PreparedLog, config: RunConfig) -> list[Memory]:
             boundary=chosen.as_memory(stage),
             old=found[-1] if found else None,
             real=pool.targets(config.method.outer.target_labels),
-            reference=reference[stage - 1].dense,
-            previous=reference[stage - 2].dense if stage > 1 else None,
+            reference=reference[stage - 1],
+            previous=reference[stage - 2] if stage > 1 else None,
         )
         found.append(memory)
     return found

@@ -1,13 +1,12 @@
 """A run and an evaluation that take seconds."""
 
-from diet_ray.config import FitConfig, InnerConfig, MethodConfig, OuterConfig, RunConfig
-from diet_ray.models.registry import ModelConfig
+from diet_ray.config import FitConfig, InnerConfig, MethodConfig, OuterConfig, ReferenceConfig, RunConfig
 
 TINY = RunConfig(
     ratio=0.05,
     width=8,
     pool_rows=512,
-    reference=ModelConfig(name="finalnet"),
+    reference=ReferenceConfig(name="finalnet", beside=("finalnet",)),
     training={"batch_size": 128},
     method=MethodConfig(
         inner=InnerConfig(batch_size=16, horizon=4, window=2),

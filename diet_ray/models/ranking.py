@@ -2,12 +2,25 @@
 
 from torch import Tensor, nn
 
+from diet_ray.examples import example_loss
 from diet_ray.models.finalnet import FieldGate
 from diet_ray.models.mmoe import MMoE
 
 
-class RankingModel(nn.Module):
+class DenseModel(nn.Module):
     """Embeddings [N, F, D] -> logits [N, T]."""
+
+    def loss(self, emb_NFD: Tensor, label_NT: Tensor) -> Tensor:
+        """Mean loss of the rows against hard or soft labels; a scalar."""
+        return example_loss(self(emb_NFD), label_NT).mean()
+
+    def members(self) -> list["DenseModel"]:
+        """The models that learn side by side in this one."""
+        return [self]
+
+
+class RankingModel(DenseModel):
+    """A backbone and the head above it."""
 
     def __init__(self, backbone: nn.Module, head: MMoE) -> None:
         super().__init__()

@@ -1,0 +1,31 @@
+"""The dense part of a reference: several models over the same embeddings."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from diet_ray.models.ranking import DenseModel
+
+
+class Ensemble(DenseModel):
+    """Answers with the mean of the members' logits.
+
+    Each member has a loss of its own, so that the tables below come to serve all of them and none in
+    particular: a candidate, which is none of them, does better on such tables (docs/results.md).
+    """
+
+    def __init__(self, members: Sequence[DenseModel]) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(members)
+
+    def forward(self, emb_NFD: Tensor) -> Tensor:
+        return torch.stack([member(emb_NFD) for member in self.members()]).mean(0)
+
+    def loss(self, emb_NFD: Tensor, label_NT: Tensor) -> Tensor:
+        """Mean of the members' losses; a scalar."""
+        return torch.stack([member.loss(emb_NFD, label_NT) for member in self.members()]).mean()
+
+    def members(self) -> list[DenseModel]:
+        return [cast(DenseModel, member) for member in self.models]
