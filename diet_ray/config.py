@@ -112,7 +112,8 @@ class FitConfig(Strict):
     batch_size: Positive = 256
     learning_rate: Rate = 1e-3
     validation_rows: Positive = 16_384  # drawn from the validation block
-    rehearsal: Annotated[float, Field(ge=0)] = 1.0  # reduced rows beside each row of the subsequent block
+    rehearsal: Annotated[float, Field(ge=0)] = 0.5  # reduced rows beside each row of the subsequent block
+    rehearsal_weight: Rate = 2.0  # of all of them together, where the rows of the block weigh 1
 
 
 class CandidateConfig(ModelConfig):

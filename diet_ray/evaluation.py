@@ -96,7 +96,7 @@ def run_cell(
         fitted = fit_candidate(learner.dense, reduced, validation, candidate.fitted_by(fit), seed)
         epochs = [score.auc for score in fitted.scores]
         rows_trained = len(epochs) * reduced.rows
-        rehearsal = Rehearsal(reduced, fit.rehearsal, seed)
+        rehearsal = Rehearsal(reduced, fit.rehearsal, fit.rehearsal_weight, seed)
     seconds_history = time.perf_counter() - learning
     test, subsequent = log.blocks["test"], log.blocks["subsequent"]
     before = None if method == "cold" else evaluate_block(learner, log, test)

@@ -24,12 +24,13 @@ Report = Callable[[int], None]  # rows done since the last call
 class Rehearsal:
     """Rows of a memory to learn beside the rows of a block, `share` of them per row, drawn anew each time.
 
-    Experience replay as in continual learning (Chaudhry et al., arXiv 1902.10486): without it a few thousand
-    steps on the newest rows wash out what the memory taught.
+    Experience replay as in continual learning (Chaudhry et al., arXiv 1902.10486): without it the steps on
+    the newest rows wash out what the memory taught. Together the rows weigh `weight` times what the rows of
+    the block weigh.
     """
 
-    def __init__(self, memory: Examples, share: float, seed: int) -> None:
-        self.memory, self.share = memory, share
+    def __init__(self, memory: Examples, share: float, weight: float, seed: int) -> None:
+        self.memory, self.share, self.weight = memory, share, weight
         self.generator = torch_generator(seed, "rehearsal")
         self.rows_drawn = 0
 
@@ -90,8 +91,8 @@ def learn_block(
     total = 0.0
     for batch in batches:
         id_NF, label_NT = tensors(batch, learner.device)
-        beside = rehearsal.draw(batch.rows) if rehearsal else None
-        total += learner.step(id_NF, label_NT, beside) * batch.rows
+        beside = (rehearsal.draw(batch.rows), rehearsal.weight) if rehearsal else ()
+        total += learner.step(id_NF, label_NT, *beside) * batch.rows
         report(batch.rows)
     return total / block.rows
 

@@ -77,17 +77,22 @@ class Recommender:
                     self.table_optimiser.state[weight][name] = torch.cat([moment, padding])
             cast(nn.Embedding, self.tables.tables[field]).num_embeddings = wanted
 
-    def step(self, id_NF: Tensor, label_NT: Tensor, beside: Examples | None = None) -> float:
+    def step(
+        self, id_NF: Tensor, label_NT: Tensor, beside: Examples | None = None, weight: float = 1.0
+    ) -> float:
         """Take one optimiser step on a batch; return its mean loss. DataError where it is not finite.
 
-        beside: rows in embedding space that the dense model learns in the same step, row for row alike.
+        beside: rows in embedding space that the dense model learns in the same step; together they weigh
+            `weight` times what the batch weighs.
         """
         self.dense.train()
-        emb_NFD, label_NT = self.tables(id_NF), label_NT.float()
+        emb_NFD, label_NT, weight_N = self.tables(id_NF), label_NT.float(), None
         if beside is not None:
             emb_NFD = torch.cat([emb_NFD, beside.emb_NFD])
+            each = label_NT.new_full((beside.rows,), weight * len(id_NF) / beside.rows)
+            weight_N = torch.cat([label_NT.new_ones(len(id_NF)), each])
             label_NT = torch.cat([label_NT, beside.label_NT])
-        loss = self.dense.loss(emb_NFD, label_NT)
+        loss = self.dense.loss(emb_NFD, label_NT, weight_N)
         if not loss.isfinite():
             raise DataError(f"training loss is {loss.item()}: lower the learning rate")
         self.table_optimiser.zero_grad()

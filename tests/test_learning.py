@@ -33,7 +33,7 @@ def test_what_is_rehearsed_is_not_forgotten(drift_log: str) -> None:
     memory = Examples(torch.randn(50, len(log.fields), 8, generator=draw), torch.ones(50, len(log.tasks)))
     found = {}
     for share in (0.0, 0.5):
-        model, rehearsal = learner(log), Rehearsal(memory, share, seed=0)
+        model, rehearsal = learner(log), Rehearsal(memory, share, 1.0, seed=0)
         learn_block(model, log, log.history[0], TRAINING, 0, rehearsal=rehearsal)
         found[share] = predict(model.dense, memory.emb_NFD).sigmoid().mean().item()
         assert bool(rehearsal.rows_drawn) == bool(share)

@@ -23,9 +23,9 @@ class Ensemble(DenseModel):
     def forward(self, emb_NFD: Tensor) -> Tensor:
         return torch.stack([member(emb_NFD) for member in self.members()]).mean(0)
 
-    def loss(self, emb_NFD: Tensor, label_NT: Tensor) -> Tensor:
+    def loss(self, emb_NFD: Tensor, label_NT: Tensor, weight_N: Tensor | None = None) -> Tensor:
         """Mean of the members' losses; a scalar."""
-        return torch.stack([member.loss(emb_NFD, label_NT) for member in self.members()]).mean()
+        return torch.stack([member.loss(emb_NFD, label_NT, weight_N) for member in self.members()]).mean()
 
     def members(self) -> list[DenseModel]:
         return [cast(DenseModel, member) for member in self.models]

@@ -10,9 +10,10 @@ from diet_ray.models.mmoe import MMoE
 class DenseModel(nn.Module):
     """Embeddings [N, F, D] -> logits [N, T]."""
 
-    def loss(self, emb_NFD: Tensor, label_NT: Tensor) -> Tensor:
-        """Mean loss of the rows against hard or soft labels; a scalar."""
-        return example_loss(self(emb_NFD), label_NT).mean()
+    def loss(self, emb_NFD: Tensor, label_NT: Tensor, weight_N: Tensor | None = None) -> Tensor:
+        """Mean loss of the rows, weighted where weights are given, against hard or soft labels; a scalar."""
+        loss_N = example_loss(self(emb_NFD), label_NT)
+        return loss_N.mean() if weight_N is None else (loss_N * weight_N).sum() / weight_N.sum()
 
     def members(self) -> list["DenseModel"]:
         """The models that learn side by side in this one."""
