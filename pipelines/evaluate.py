@@ -60,8 +60,8 @@ class Evaluate:
     fit: Annotated[FitConfig, tyro.conf.arg(name="")] = FitConfig()
 
     def __call__(self) -> None:
-        methods = tuple(_listed(self.methods, "methods", METHODS))
-        candidates = load_candidates(_listed(self.candidates, "candidates"))
+        methods = tuple(listed(self.methods, "methods", METHODS))
+        candidates = load_candidates(listed(self.candidates, "candidates"))
         if self.seeds < 1:
             raise ConfigError(f"--seeds is {self.seeds}; at least 1 is needed")
         results = evaluate(self.data or log_of(self.run), self.run, methods, candidates, self.seeds, self.fit)
@@ -229,7 +229,7 @@ def table(results: pd.DataFrame) -> Table:
     return shown
 
 
-def _listed(text: str, option: str, allowed: tuple[Any, ...] | None = None) -> list[Any]:
+def listed(text: str, option: str, allowed: tuple[Any, ...] | None = None) -> list[Any]:
     """The words of a comma list, each once; ConfigError names one that is not allowed."""
     words = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     if not words:

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import tyro
 from rich.console import Console
@@ -12,6 +13,11 @@ from diet_ray.memory import stored_schema
 from diet_ray.run import Run, StageRecord, memory_stamp, verify
 from diet_ray.scoring import group_name
 from pipelines.command import run_command
+
+
+def told_reference(config: dict[str, Any]) -> str:
+    """The models that learn in the reference of a run."""
+    return " + ".join((config["reference"]["name"], *config["reference"]["beside"]))
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Inspect:
         config = run.config
         stages = f"{run.stage} stages{', files verified' if self.verify else ''}"
         out.print(
-            f"{self.run}: log {config['log']}, reference {config['reference']['name']}, "
+            f"{self.run}: log {config['log']}, reference {told_reference(config)}, "
             f"ratio {config['ratio']:g}, seed {config['seed']}, {stages}",
             soft_wrap=True,
         )

@@ -16,6 +16,7 @@ from diet_ray.run import Run
 from diet_ray.storage import Folder
 from pipelines import charts
 from pipelines.command import run_command
+from pipelines.inspecting import told_reference
 from pipelines.page import figure, folded, page, table, text
 from pipelines.progress import console
 from pipelines.studies import ranking_agreement
@@ -52,7 +53,7 @@ def report(run: Run) -> str:
     """The page; sections for which the run holds nothing are left out."""
     config = run.config
     about = [
-        f"Log {config['log']}, reference {config['reference']['name']}, ratio {config['ratio']:.2%}, "
+        f"Log {config['log']}, reference {told_reference(config)}, ratio {config['ratio']:.2%}, "
         f"seed {config['seed']}, {run.stage} stages.",
         "diet_ray: streaming dataset distillation for recommender models (arXiv 2603.24958).",
     ]
@@ -185,9 +186,9 @@ def ablation(cells: pd.DataFrame) -> str:
         by_seed = mine.groupby("seed")[["auc", "logloss"]].mean()
         groups = [mine[mine["candidate"] == candidate] for candidate in candidates]
         rows.append([variant, *(_score(group) for group in groups), _score(by_seed)])
-    return text(f"MF memory fusion, TS target selection, MS memory selection. {SPREAD}") + table(
-        ["", *candidates, "mean"], rows
-    )
+    return text(
+        f"MF memory fusion, TS target selection, MS memory selection; carried: old rows follow the tables. {SPREAD}"
+    ) + table(["", *candidates, "mean"], rows)
 
 
 def trajectories(points: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from diet_ray.config import CandidateConfig, RunConfig
+from diet_ray.config import RunConfig
 from diet_ray.evaluation import METHODS, Method
 from diet_ray.models.registry import ARCHITECTURES
 from diet_ray.ranking import agreement
@@ -18,7 +18,6 @@ from diet_ray.seeding import numpy_generator
 from pipelines.study_context import StudyContext
 from tune_spaces.space import load_space, sample
 
-PUBLISHED = {name: CandidateConfig(name=name) for name in ARCHITECTURES}
 RATIOS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.05)
 CANDIDATES = 32  # of the joint space
 RANKED: tuple[Method, ...] = ("full", "diet", "random", "warmup", "cold")
@@ -31,7 +30,7 @@ def table3(study: StudyContext) -> pd.DataFrame:
 
         diet-ray study table3 --run runs/globo --seeds 5
     """
-    return study.cells(METHODS, PUBLISHED)
+    return study.cells(METHODS, study.candidates)
 
 
 def table4(study: StudyContext) -> pd.DataFrame:
@@ -48,14 +47,14 @@ def table4(study: StudyContext) -> pd.DataFrame:
     without = {
         "without MF": {**method, "boundary": {**method["boundary"], "fusion": False}},
         "without TS": {**method, "outer": {**method["outer"], "target_selection": False}},
-        "not carried": {**method, "boundary": {**method["boundary"], "carry": False}},
         "without MS": {**method, "outer": {**method["outer"], "memory_selection": False}},
+        "not carried": {**method, "boundary": {**method["boundary"], "carry": False}},
         "not optimised": {**method, "outer": {**method["outer"], "iterations": 0}},
     }
     variants = {
         name: RunConfig.model_validate({**base, "method": changed}) for name, changed in without.items()
     }
-    return study.variants({"DIET": study.config, **variants}, ("diet",), PUBLISHED)
+    return study.variants({"DIET": study.config, **variants}, ("diet",), study.candidates)
 
 
 def figure3(study: StudyContext) -> pd.DataFrame:
@@ -74,7 +73,7 @@ def figure3(study: StudyContext) -> pd.DataFrame:
         for reference in ARCHITECTURES
         for ratio in RATIOS
     }
-    return study.variants(variants, ("diet", "random"), PUBLISHED)
+    return study.variants(variants, ("diet", "random"), study.candidates)
 
 
 def ratio(study: StudyContext) -> pd.DataFrame:
@@ -84,7 +83,7 @@ def ratio(study: StudyContext) -> pd.DataFrame:
     """
     base = study.config.model_dump()
     variants = {f"{value:.1%}": RunConfig.model_validate({**base, "ratio": value}) for value in RATIOS}
-    return study.variants(variants, ("diet", "random"), PUBLISHED)
+    return study.variants(variants, ("diet", "random"), study.candidates)
 
 
 def table5(study: StudyContext) -> pd.DataFrame:
@@ -94,7 +93,7 @@ def table5(study: StudyContext) -> pd.DataFrame:
 
         diet-ray study table5 --run runs/globo --seeds 1
     """
-    cells = study.cells(("full", "diet"), PUBLISHED)
+    cells = study.cells(("full", "diet"), study.candidates)
     cells["epochs_trained"] = [max(1, len(epochs)) for epochs in cells["epochs"]]
     cells["seconds_epoch"] = cells["seconds_history"] / cells["epochs_trained"]
     columns = [
@@ -126,7 +125,7 @@ def figure1(study: StudyContext) -> pd.DataFrame:
 
         diet-ray study figure1 --run runs/globo --seeds 1
     """
-    return study.trajectories(("full", "diet", "random"), PUBLISHED)
+    return study.trajectories(("full", "diet", "random"), study.candidates)
 
 
 def ranking(study: StudyContext) -> pd.DataFrame:

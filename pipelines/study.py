@@ -13,9 +13,10 @@ from rich.table import Table
 from diet_ray.config import FitConfig
 from diet_ray.errors import ConfigError
 from diet_ray.log.dataset import PreparedLog
+from diet_ray.models.registry import ARCHITECTURES
 from diet_ray.storage import Folder, absolute
 from pipelines.command import run_command
-from pipelines.evaluate import complete_run, log_of, write_table
+from pipelines.evaluate import complete_run, listed, load_candidates, log_of, write_table
 from pipelines.progress import console
 from pipelines.studies import STUDIES, ranking_agreement
 from pipelines.study_context import StudyContext
@@ -29,7 +30,7 @@ class Study:
 
     $ diet-ray study table3 --run runs/globo --seeds 5
 
-    $ diet-ray study table4 --run runs/globo
+    $ diet-ray study table4 --run runs/globo --candidates dcn,finalnet
 
     $ diet-ray study ranking --run runs/globo --seeds 2
 
@@ -44,6 +45,8 @@ class Study:
     """Directory of a run that has distilled all its blocks."""
     seeds: int = 3
     """How often each cell is repeated, with seeds 0, 1, ..."""
+    candidates: str = ",".join(ARCHITECTURES)
+    """Comma list of architectures, package.module:Class, or YAML files; ranking draws its own."""
     data: str | None = None
     """Directory of the prepared log, where it has moved since the run."""
     fit: Annotated[FitConfig, tyro.conf.arg(name="")] = FitConfig()
@@ -55,7 +58,8 @@ class Study:
         config = complete_run(run, PreparedLog.open(data))
         recipe = STUDIES[self.name]
         console.print(inspect.getdoc(recipe) or "", markup=False)
-        found = recipe(StudyContext(data, run, config, self.seeds, self.fit))
+        candidates = load_candidates(listed(self.candidates, "candidates"))
+        found = recipe(StudyContext(data, run, config, candidates, self.seeds, self.fit))
         write_table(Folder.at(run), f"studies/{self.name}", found)
         out = Console(width=None if sys.stdout.isatty() else 160)
         out.print(summary(found))

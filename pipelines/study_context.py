@@ -19,8 +19,12 @@ Candidates = dict[str, CandidateConfig]
 
 
 class StudyContext:
-    def __init__(self, data: str, url: str, config: RunConfig, seeds: int, fit: FitConfig) -> None:
+    def __init__(
+        self, data: str, url: str, config: RunConfig, candidates: Candidates, seeds: int, fit: FitConfig
+    ) -> None:
+        """candidates: of every study that does not draw its own."""
         self.data, self.url, self.config, self.seeds, self.fit = data, url, config, seeds, fit
+        self.candidates = candidates
         self.run = Run.read(url)
 
     def cells(self, methods: tuple[Method, ...], candidates: Candidates) -> pd.DataFrame:

@@ -28,19 +28,23 @@ def own_run(run_dir: str, tmp_path: Path) -> str:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two small candidates where the studies have five published ones, and six where they have 32."""
-    small = {
-        "small": CandidateConfig(name="finalnet", options={"hidden": [4]}),
-        "dcn": CandidateConfig(name="dcn", options={"hidden": [8]}),
-    }
-    monkeypatch.setattr(studies, "PUBLISHED", small)
+    """Few ratios, and three candidates where the ranking has 32."""
     monkeypatch.setattr(studies, "RATIOS", (0.02, 0.05))
     monkeypatch.setattr(studies, "RANKED", ("full", "diet"))
     monkeypatch.setattr(studies, "CANDIDATES", 3)
 
 
+def small_candidates(folder: Path) -> str:
+    """Two small candidates in place of the five published ones."""
+    small = {"small": {"name": "finalnet", "options": {"hidden": [4]}}, "dcn": {"options": {"hidden": [8]}}}
+    for called, candidate in small.items():
+        (folder / f"{called}.yaml").write_text(json.dumps(candidate))
+    return ",".join(f"{folder / called}.yaml" for called in small)
+
+
 def run_study(name: str, run: str, seeds: int = 1) -> pd.DataFrame:
-    Study(name=name, run=run, seeds=seeds, fit=FIT)()  # type: ignore[arg-type]
+    candidates = small_candidates(Path(run).parent)
+    Study(name=name, run=run, seeds=seeds, candidates=candidates, fit=FIT)()  # type: ignore[arg-type]
     stored = pd.read_parquet(f"{run}/studies/{name}.parquet")
     told = json.loads((Path(run) / f"studies/{name}.json").read_text())
     assert len(stored) == len(told)
@@ -69,18 +73,19 @@ def test_ablation_distils_each_variant_once_with_the_reference_of_the_run(own_ru
         "without MF",
         "without TS",
         "without MS",
+        "not carried",
         "not optimised",
     ]
-    assert len(found) == 10
+    assert len(found) == 12
     reference = "reference/0003/checkpoint.safetensors"
     memories = {(Path(own_run) / "memory/0003/memory.parquet").read_bytes()}
     for variant in (Path(own_run) / "studies/runs").iterdir():
         assert (variant / reference).read_bytes() == (Path(own_run) / reference).read_bytes()
         memories.add((variant / "memory/0003/memory.parquet").read_bytes())
-    assert len(memories) == 5
+    assert len(memories) == 6
     before = modified(own_run)
     assert run_study("table4", own_run).equals(found) and modified(own_run) == before
-    assert summary(found).row_count == 5
+    assert summary(found).row_count == 6
 
 
 @pytest.mark.long
@@ -148,7 +153,7 @@ def test_agreement_by_hand() -> None:
 
 @pytest.mark.long
 def test_a_variant_that_trains_another_reference_trains_it(drift_log: str, own_run: str) -> None:
-    context = StudyContext(drift_log, own_run, TINY, 1, FIT)
+    context = StudyContext(drift_log, own_run, TINY, {}, 1, FIT)
     other = RunConfig.model_validate(
         {**TINY.model_dump(), "reference": {"name": "dcn", "options": {"hidden": [8]}}}
     )
