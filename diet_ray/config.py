@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from diet_ray.boundary import QuotaRule
-from diet_ray.models.registry import ModelConfig
+from diet_ray.models.registry import ModelConfig, check_options
 from diet_ray.strict import Strict
 from diet_ray.unroll import Adam, InnerOptimiser, Sgd
 
@@ -83,6 +83,12 @@ class ReferenceConfig(ModelConfig):
     """
 
     beside: tuple[str, ...] = ("dcnv2", "finalmlp")
+
+    @model_validator(mode="after")
+    def _architectures_exist(self) -> "ReferenceConfig":
+        for member in self.members():
+            check_options(member.name, member.options)
+        return self
 
     def members(self) -> list[ModelConfig]:
         own = ModelConfig(name=self.name, options=self.options, head=self.head)

@@ -90,7 +90,8 @@ def _methods(cells: pd.DataFrame) -> list[str]:
 
 def comparison(cells: pd.DataFrame) -> str:
     methods = _methods(cells)
-    said = text(f"Test block, after the subsequent block; {cells['seed'].nunique()} seeds. {SPREAD}")
+    seeds = ", ".join(map(str, sorted(cells["seed"].unique())))
+    said = text(f"Test block, after the subsequent block; seeds {seeds}. {SPREAD}")
     return (
         said
         + _scores(cells, methods, "")
@@ -124,9 +125,8 @@ def _score(rows: pd.DataFrame, suffix: str = "") -> tuple[str, str]:
     told = []
     for name in (f"auc{suffix}", f"logloss{suffix}"):
         values = rows[name].dropna()
-        told.append(
-            f"{values.mean():.4f} ± {values.std() if len(values) > 1 else 0:.4f}" if len(values) else ""
-        )
+        spread = f" ± {values.std():.4f}" if len(values) > 1 else ""
+        told.append(f"{values.mean():.4f}{spread}" if len(values) else "")
     return told[0], told[1]
 
 
@@ -186,9 +186,8 @@ def ablation(cells: pd.DataFrame) -> str:
         by_seed = mine.groupby("seed")[["auc", "logloss"]].mean()
         groups = [mine[mine["candidate"] == candidate] for candidate in candidates]
         rows.append([variant, *(_score(group) for group in groups), _score(by_seed)])
-    return text(
-        f"MF memory fusion, TS target selection, MS memory selection; carried: old rows follow the tables. {SPREAD}"
-    ) + table(["", *candidates, "mean"], rows)
+    parts = "MF memory fusion, TS target selection, MS memory selection; carried: old rows follow the tables."
+    return text(f"{parts} {SPREAD}") + table(["", *candidates, "mean"], rows)
 
 
 def trajectories(points: pd.DataFrame) -> str:

@@ -49,7 +49,8 @@ def test_members_of_the_same_name_share_its_options_and_start_apart(drift_log: s
     assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
-def test_an_unknown_member_is_named(drift_log: str) -> None:
-    config = RunConfig(reference=ReferenceConfig(beside=("dcm",)))
+def test_an_unknown_member_or_option_is_named() -> None:
     with pytest.raises(ConfigError, match="unknown model 'dcm'"):
-        new_reference(PreparedLog.open(drift_log), config)
+        ReferenceConfig(beside=("dcm",))
+    with pytest.raises(ConfigError, match="dcn has no option 'hiden'"):
+        ReferenceConfig(options={"hiden": [8]})
