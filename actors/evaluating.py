@@ -15,6 +15,7 @@ from diet_ray.export import write_model
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.memory import Memory, from_arrow, to_arrow
 from diet_ray.recommender import Recommender
+from diet_ray.rehearsing import SEED, rehearsal_scores
 from diet_ray.run import Run
 from diet_ray.seeding import numpy_generator
 from diet_ray.selection import LocalScorer, PartScorer, el2n_rows, kmeans_rows, random_rows
@@ -31,6 +32,9 @@ class CellWorker(RunWorker):
     def run(
         self, method: Method, candidate: dict[str, Any], seed: int, fit: dict[str, Any]
     ) -> tuple[Recommender, CellResult]:
+        own_fit, reduced = FitConfig.model_validate(fit), None
+        if method in REDUCED:
+            own_fit, reduced = self._rehearsing(method, own_fit), self.reduced(method, seed)
         return run_cell(
             method,
             CandidateConfig.model_validate(candidate),
@@ -38,9 +42,9 @@ class CellWorker(RunWorker):
             log=self.log,
             width=self.config.width,
             training=self.config.training,
-            fit=FitConfig.model_validate(fit),
+            fit=own_fit,
             checkpoint=None if method in WITHOUT_TABLES else self._newest_checkpoint(),
-            reduced=self.reduced(method, seed) if method in REDUCED else None,
+            reduced=reduced,
         )
 
     def trajectory(
@@ -52,6 +56,26 @@ class CellWorker(RunWorker):
         if method == "full":
             return full_trajectory(own, seed, *shape)
         return reduced_trajectory(own, seed, *shape, self._newest_checkpoint(), self.reduced(method, seed))
+
+    def _rehearsing(self, method: Method, fit: FitConfig) -> FitConfig:
+        """`fit` with a weight of the rehearsal: the method's best, found once per run and kept there."""
+        if fit.rehearsal_weight is not None or not fit.rehearsal:
+            return fit
+        path, asked = f"evaluation/rehearsal/{method}.json", fit.model_dump()
+        found = self.folder.read_json(path) if self.folder.exists(path) else {}
+        if found.get("fit") != asked:
+            rows, config = self.reduced(method, SEED), self.config
+            scores = rehearsal_scores(
+                rows, self._newest_checkpoint(), self.log, config.width, config.training, fit
+            )
+            best = max(scores, key=lambda weight: scores[weight])
+            found = {
+                "fit": asked,
+                "weight": best,
+                "validation_auc": {str(w): auc for w, auc in scores.items()},
+            }
+            self.folder.write_json(path, found)
+        return fit.model_copy(update={"rehearsal_weight": found["weight"]})
 
     def _newest_checkpoint(self) -> bytes:
         return self.folder.read(checkpoint_path(len(self.log.history)))

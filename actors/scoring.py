@@ -11,14 +11,18 @@ from actors.run_worker import RunWorker
 from diet_ray.log.dataset import Block
 from diet_ray.scoring import El2nHistogram, RankedBins
 from diet_ray.selection import Collected, PartScorer, Scored, rows_by_part
+from diet_ray.storage import Folder
 
 
 class Scorer(RunWorker):
     """One checkpoint; what it scored of the block is kept until the next stage, and scored anew if lost."""
 
-    def __init__(self, data: str, run: str, config: dict[str, Any], threads: int) -> None:
+    def __init__(
+        self, data: str, run: str, config: dict[str, Any], threads: int, scores: str | None = None
+    ) -> None:
+        """scores: where runs of one reference share what they scored."""
         super().__init__(data, run, config, threads)
-        self.stage = 0
+        self.stage, self.scores = 0, scores
         self.parts: PartScorer | None = None
 
     def histogram(self, stage: int, part: int) -> El2nHistogram:
@@ -32,8 +36,11 @@ class Scorer(RunWorker):
 
     def _at(self, stage: int) -> PartScorer:
         if self.parts is None or self.stage != stage:
-            block = self.log.block(stage)
-            self.stage, self.parts = stage, PartScorer(self.checkpoint(stage), self.log, block)
+            block, kept = (
+                self.log.block(stage),
+                Folder.at(f"{self.scores}/{stage:04d}") if self.scores else None,
+            )
+            self.stage, self.parts = stage, PartScorer(self.checkpoint(stage), self.log, block, kept)
         return self.parts
 
 

@@ -119,7 +119,9 @@ class FitConfig(Strict):
     learning_rate: Rate = 1e-3
     validation_rows: Positive = 16_384  # drawn from the validation block
     rehearsal: Annotated[float, Field(ge=0)] = 0.5  # reduced rows beside each row of the subsequent block
-    rehearsal_weight: Rate = 1.0  # of all of them together, where the rows of the block weigh 1
+    # Of all of them together, where the rows of the block weigh 1; None: what small candidates do best with
+    # on the validation block (rehearsing.py).
+    rehearsal_weight: Rate | None = None
 
 
 class CandidateConfig(ModelConfig):

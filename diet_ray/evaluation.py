@@ -32,6 +32,7 @@ class CellResult(NamedTuple):
     before: Scores | None  # test, before it; None for cold, which knows nothing then
     validation: Scores  # validation, after the subsequent block: what choices may be tuned on
     epochs: list[float]  # validation AUC after each epoch on reduced data
+    rehearsal_weight: float | None  # on the subsequent block; None: nothing to rehearse
     rows_trained: int  # row visits, of reduced and of real rows
     seconds_history: float  # learning what stands for history, its validation passes included
     seconds: float
@@ -51,6 +52,7 @@ class CellResult(NamedTuple):
             "seconds": self.seconds,
             "peak_bytes": self.peak_bytes,
             "epochs": self.epochs,
+            "rehearsal_weight": self.rehearsal_weight,
         }
         for task, score in self.after.tasks.items():
             row |= {f"auc_{task}": score.auc, f"logloss_{task}": score.logloss}
@@ -72,7 +74,8 @@ def run_cell(
     """Train and score one cell; return the trained recommender too.
 
     checkpoint: the newest of the reference, for every method but cold and full.
-    reduced: the rows of random, kmeans, el2n or diet.
+    reduced: the rows of random, kmeans, el2n or diet; they are rehearsed at `fit.rehearsal_weight`, None: as
+        heavy as the rows of the block.
     """
     started = time.perf_counter()
     forget_peak()
@@ -88,7 +91,7 @@ def run_cell(
         for block in log.history:
             learn_block(learner, log, block, training, seed)
             rows_trained += block.rows
-    rehearsal = None
+    rehearsal: Rehearsal | None = None
     if method in REDUCED:
         assert reduced is not None
         reduced = reduced.to(learner.device)
@@ -96,7 +99,7 @@ def run_cell(
         fitted = fit_candidate(learner.dense, reduced, validation, candidate.fitted_by(fit), seed)
         epochs = [score.auc for score in fitted.scores]
         rows_trained = len(epochs) * reduced.rows
-        rehearsal = Rehearsal(reduced, fit.rehearsal, fit.rehearsal_weight, seed)
+        rehearsal = Rehearsal(reduced, fit.rehearsal, fit.rehearsal_weight or 1.0, seed)
     seconds_history = time.perf_counter() - learning
     test, subsequent = log.blocks["test"], log.blocks["subsequent"]
     before = None if method == "cold" else evaluate_block(learner, log, test)
@@ -104,9 +107,10 @@ def run_cell(
     after = evaluate_block(learner, log, test)
     scored = evaluate_block(learner, log, log.blocks["validation"])
     rows_trained += subsequent.rows + (rehearsal.rows_drawn if rehearsal else 0)
+    weight = rehearsal.weight if rehearsal and rehearsal.share else None
     seconds = time.perf_counter() - started
     costs = (rows_trained, seconds_history, seconds, peak_bytes())
-    return learner, CellResult(after, before, scored, epochs, *costs)
+    return learner, CellResult(after, before, scored, epochs, weight, *costs)
 
 
 def new_candidate(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -22,6 +23,7 @@ from diet_ray.log.shuffle import joined
 from diet_ray.memory import Memory
 from diet_ray.recommender import Recommender
 from diet_ray.scoring import El2nHistogram, RankedBins, el2n, label_group
+from diet_ray.storage import Folder
 
 CLUSTERS = 64
 CLUSTERED_ROWS_PER_BUDGET = 4  # k-means looks at a uniform sample of this many rows per row it keeps
@@ -37,6 +39,14 @@ class Scored(NamedTuple):
     @classmethod
     def joined(cls, parts: list["Scored"]) -> "Scored":
         return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+    @classmethod
+    def of(cls, table: pa.Table) -> "Scored":
+        """What `table` gave."""
+        return cls(*(table[name].to_numpy() for name in ("row", "el2n", "label_group")))
+
+    def table(self) -> pa.Table:
+        return pa.table({"row": self.row_N, "el2n": self.el2n_N, "label_group": self.group_N})
 
 
 class Collected(NamedTuple):
@@ -74,8 +84,11 @@ class Collected(NamedTuple):
 class PartScorer:
     """One checkpoint and the scores of the parts of a block it was asked about."""
 
-    def __init__(self, learner: Recommender, log: EncodedLog, block: Block) -> None:
-        self.learner, self.log, self.block = learner, log, block
+    def __init__(
+        self, learner: Recommender, log: EncodedLog, block: Block, kept: Folder | None = None
+    ) -> None:
+        """kept: where scores of this checkpoint and block are found, and left for the next who asks."""
+        self.learner, self.log, self.block, self.kept = learner, log, block, kept
         self._scored: dict[int, Scored] = {}
 
     def histogram(self, part: int) -> El2nHistogram:
@@ -100,14 +113,23 @@ class PartScorer:
 
     def _score(self, part: int) -> Scored:
         if part not in self._scored:
-            place = self.block.parts[part]
-            found = [
-                self._score_rows(embedded(self.learner, rows))
-                for rows in self.log.chunks(self.block, place.first, place.first + place.rows)
-            ]
-            el2n_N, group_N = (torch.cat(t).cpu().numpy() for t in zip(*found, strict=True))
-            self._scored[part] = Scored(np.arange(place.first, place.first + place.rows), el2n_N, group_N)
+            path = f"part-{part}.parquet"
+            if self.kept and self.kept.exists(path):
+                self._scored[part] = Scored.of(self.kept.read_parquet(path))
+            else:
+                self._scored[part] = self._score_anew(part)
+                if self.kept:
+                    self.kept.write_parquet(path, self._scored[part].table())
         return self._scored[part]
+
+    def _score_anew(self, part: int) -> Scored:
+        place = self.block.parts[part]
+        found = [
+            self._score_rows(embedded(self.learner, rows))
+            for rows in self.log.chunks(self.block, place.first, place.first + place.rows)
+        ]
+        el2n_N, group_N = (torch.cat(t).cpu().numpy() for t in zip(*found, strict=True))
+        return Scored(np.arange(place.first, place.first + place.rows), el2n_N, group_N)
 
     def _score_rows(self, rows: Examples) -> tuple[Tensor, Tensor]:
         score_N = el2n(predict(self.learner.dense, rows.emb_NFD), rows.label_NT)

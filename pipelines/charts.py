@@ -112,13 +112,23 @@ def ratio_chart(cells: pd.DataFrame) -> Figure:
 
 @_styled
 def ranking_chart(scores: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """Each candidate's test AUC by a method against its test AUC by full training."""
-    figure, axes = _figure(7, 4)
-    for number, method in enumerate(methods):
-        axes.scatter(scores["full"], scores[method], s=16, color=_colour(method, number), label=method)
-    axes.set_xlabel("test AUC, full training")
-    axes.set_ylabel("test AUC, this method")
-    figure.legend(loc="outside upper center", ncols=len(methods), handletextpad=0.1)
+    """Each candidate's test AUC by a method against its test AUC by full training, a panel per method.
+
+    Methods lie at levels of their own: on one axis the order that each gives would not be seen.
+    """
+    across = min(len(methods), 3)
+    down = -(-len(methods) // across)
+    figure = Figure((7.0, 2.6 * down), layout="constrained")
+    panels = figure.subplots(down, across, sharex=True, squeeze=False).ravel()
+    for number, (axes, method) in enumerate(zip(panels, methods, strict=False)):
+        axes.scatter(scores["full"], scores[method], s=16, color=_colour(method, number))
+        axes.set_title(method, fontsize=10)
+        axes.locator_params(nbins=4)
+        axes.tick_params(labelbottom=True)
+    for axes in panels[len(methods) :]:
+        axes.set_axis_off()
+    figure.supxlabel("test AUC, full training", fontsize=10)
+    figure.supylabel("test AUC, this method", fontsize=10)
     return figure
 
 

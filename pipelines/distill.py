@@ -62,11 +62,17 @@ class Distill:
 
 
 def distill(
-    data: str, run: str, config: RunConfig, resources: ResourceConfig, reference_of: str | None = None
+    data: str,
+    run: str,
+    config: RunConfig,
+    resources: ResourceConfig,
+    reference_of: str | None = None,
+    scores: str | None = None,
 ) -> Run:
     """Distil every historical block of the log at `data` into the run directory; return the run.
 
     reference_of: a finished run that lends its checkpoints.
+    scores: a directory in which runs with that reference share the scores of its blocks.
     """
     data, run = absolute(data), absolute(run)
     log = PreparedLog.open(data)
@@ -83,7 +89,7 @@ def distill(
         console.print(f"{found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs: {planned.told()}")
         if opened.stage:
             console.print(f"going on after stage {opened.stage}")
-        driver = Driver(History(log, config), opened, config, data, run, planned, lease, lent)
+        driver = Driver(History(log, config), opened, config, data, run, planned, lease, lent, scores)
         with bars() as shown:
             driver.run_stages(shown)
     return opened

@@ -83,15 +83,17 @@ class Driver:
         planned: Plan,
         lease: Lease,
         lent: LentReference | None = None,
+        scores: str | None = None,
         examine: Examine = lambda reference, block, stage: {},
         probe: Probe = lambda distiller, stage: {},
     ) -> None:
+        """lent: in place of a reference that learns; scores: where runs that share it keep their scores."""
         self.source, self.run, self.config, self.lease = source, run, config, lease
         self.lent, self.examine, self.probe = lent, examine, probe
         claim = {"num_cpus": planned.num_cpus, "num_gpus": planned.num_gpus}
         made = (data, url, config.model_dump(mode="json"), planned.threads)
         self.reference = remote(ReferenceModel).options(**claim).remote(*made)
-        self.scorers = [remote(Scorer).options(**claim).remote(*made) for _ in range(planned.scorers)]
+        self.scorers = [remote(Scorer).options(**claim).remote(*made, scores) for _ in range(planned.scorers)]
         self.distiller = remote(Distiller).options(**claim).remote(*made)
         actors = [self.reference, *self.scorers, self.distiller]
         self.watch = ClusterWatch(planned, actors, lambda told: console.print(f"[yellow]{told}"))

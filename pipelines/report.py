@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import isnan
 from typing import Any
 
 import pandas as pd
@@ -164,7 +165,8 @@ def ranking(cells: pd.DataFrame) -> str:
             ]
         )
         name = "full, another seed" if row["method"] == "full" else row["method"]
-        rows.append([name, *interval, f"{row['kendall_single']:.2f}", f"{row['cost_ratio']:.1f}"])
+        single = "" if isnan(row["kendall_single"]) else f"{row['kendall_single']:.2f}"
+        rows.append([name, *interval, single, f"{row['cost_ratio']:.1f}"])
     head = ["scores of", "Kendall tau", "Spearman", "regret (AUC)", "tau of single seeds", "full / its time"]
     said = text(
         f"{len(scores)} candidates: does a cheap score rank them as training on all history does? Test AUC, "

@@ -1,5 +1,6 @@
 """What a study works with: a finished run, cells evaluated in it, runs that differ from it in a setting."""
 
+import json
 import re
 
 import pandas as pd
@@ -33,20 +34,25 @@ class StudyContext:
     def variants(
         self, configs: dict[str, RunConfig], methods: tuple[Method, ...], candidates: Candidates
     ) -> pd.DataFrame:
-        """Cells of runs that differ in their config, with a column `variant`; the run itself may be one."""
-        found = []
+        """Cells of runs that differ in their config, with a column `variant`; the run itself may be one.
+
+        Of runs with the same reference the first lends it to the others.
+        """
+        found, lenders = [], {_of_reference(self.config): self.url}
         for name, config in configs.items():
-            url = self.url if config == self.config else self._distilled(name, config)
+            url = self.url if config == self.config else self._distilled(name, config, lenders)
+            lenders.setdefault(_of_reference(config), url)
             cells = run_cells(self.data, url, methods, candidates, self.seeds, self.fit)
             found.append(cells.assign(variant=name))
         return pd.concat(found, ignore_index=True)
 
-    def _distilled(self, name: str, config: RunConfig) -> str:
-        """The run of a variant; it borrows the reference where that would be trained alike."""
+    def _distilled(self, name: str, config: RunConfig, lenders: dict[str, str]) -> str:
+        """The run of a variant; it borrows the reference, and scores of blocks, from one that has it."""
         url = f"{self.url}/studies/runs/{re.sub('[^a-z0-9.]+', '-', name.lower())}"
-        same = all(getattr(config, key) == getattr(self.config, key) for key in KEYS if key != "fingerprint")
+        lender = lenders.get(_of_reference(config))
+        scores = f"{lender}/studies/scores" if lender else None
         console.print(f"variant {name}: {url}")
-        distill(self.data, url, config, ResourceConfig(), self.url if same else None)
+        distill(self.data, url, config, ResourceConfig(), lender, scores)
         return url
 
     def trajectories(self, methods: tuple[Method, ...], candidates: Candidates) -> pd.DataFrame:
@@ -76,3 +82,8 @@ class StudyContext:
             name = {"method": method, "candidate": called, "seed": seed}
             rows += [{**name, **point} for point in folder.read_json(path)]
         return pd.DataFrame(rows)
+
+
+def _of_reference(config: RunConfig) -> str:
+    """What the reference depends on besides the log."""
+    return json.dumps([config.model_dump(mode="json").get(key) for key in KEYS])

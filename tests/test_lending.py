@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from actors.cluster import ResourceConfig
@@ -38,6 +40,24 @@ def test_a_borrowed_reference_gives_the_memory_of_a_trained_one(
 def test_a_run_of_another_ratio_may_borrow(drift_log: str, run_dir: str, tmp_path: Path) -> None:
     run = lent(drift_log, tmp_path, run_dir, changed(ratio=0.02))
     assert run.records[-1].metrics["memory"]["rows"] < Run.read(run_dir).records[-1].metrics["memory"]["rows"]
+
+
+def test_runs_of_one_reference_share_scores(drift_log: str, run_dir: str, tmp_path: Path) -> None:
+    def distilled(name: str) -> bytes:
+        run, scores = str(tmp_path / name), str(tmp_path / "scores")
+        distill(drift_log, run, TINY, ResourceConfig(), run_dir, scores)
+        return (tmp_path / name / memory_path(3)).read_bytes()
+
+    own = (Path(run_dir) / memory_path(3)).read_bytes()
+    assert distilled("first") == distilled("second") == own
+    kept = sorted((tmp_path / "scores").rglob("*.parquet"))
+    assert {path.parent.name for path in kept} == {"0001", "0002", "0003"}
+    # That the scores are read and not made anew shows where they are others.
+    for path in kept:
+        table = pq.read_table(path)
+        other = pa.array(table["el2n"].to_numpy()[::-1].copy())
+        pq.write_table(table.set_column(1, "el2n", other), path)
+    assert distilled("third") != own
 
 
 @pytest.mark.parametrize("key", ["seed", "width", "reference", "training"])

@@ -18,6 +18,7 @@ from diet_ray.log.dataset import PreparedLog
 from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
 from diet_ray.log.preparing import prepare
 from diet_ray.memory import from_arrow
+from diet_ray.rehearsing import WEIGHTS
 from diet_ray.run import Run, verify
 from diet_ray.stage import memory_schema
 from pipelines.distill import distill
@@ -136,6 +137,16 @@ def test_evaluation_gives_a_row_per_cell_and_runs_no_cell_twice(run_dir: str, dr
     columns = {"method", "candidate", "seed", "auc", "logloss", "auc_is_like", "rows_trained", "seconds"}
     assert columns <= set(stored) and columns <= set(told)
     assert len(table(again).rows) == len(METHODS)
+
+
+def test_the_weight_of_rehearsal_is_chosen_once_for_a_method(run_dir: str, drift_log: str) -> None:
+    found = evaluate(drift_log, run_dir, ("diet", "warmup"), load_candidates(["finalnet"]), 2, FIT)
+    kept = json.loads((Path(run_dir) / "evaluation/rehearsal/diet.json").read_text())
+    scores = {float(weight): auc for weight, auc in kept["validation_auc"].items()}
+    assert scores.keys() == set(WEIGHTS) and scores[kept["weight"]] == max(scores.values())
+    by_method = found.groupby("method")["rehearsal_weight"]
+    assert by_method.unique()["diet"].tolist() == [kept["weight"]]
+    assert by_method.count()["warmup"] == 0
 
 
 def test_cells_trained_in_another_way_are_not_mixed(run_dir: str, drift_log: str) -> None:

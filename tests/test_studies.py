@@ -28,10 +28,11 @@ def own_run(run_dir: str, tmp_path: Path) -> str:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few ratios, and three candidates where the ranking has 32."""
+    """Few ratios, and four candidates where the ranking has 20."""
     monkeypatch.setattr(studies, "RATIOS", (0.02, 0.05))
     monkeypatch.setattr(studies, "RANKED", ("full", "diet"))
-    monkeypatch.setattr(studies, "CANDIDATES", 3)
+    monkeypatch.setattr(studies, "DRAWN", 6)
+    monkeypatch.setattr(studies, "RANKED_EACH", 1)
 
 
 def small_candidates(folder: Path) -> str:
@@ -115,9 +116,9 @@ def test_cost_has_training_and_distillation(own_run: str, few: None) -> None:
 
 def test_ranking_compares_candidates_of_the_search(own_run: str, few: None) -> None:
     found = run_study("ranking", own_run, seeds=2)
-    assert found["candidate"].nunique() == 3 and len(found) == 12
+    assert found["candidate"].nunique() == 4 and len(found) == 16
     agreed = pd.read_parquet(f"{own_run}/studies/ranking_agreement.parquet").set_index("method")
-    assert agreed.loc["diet", "candidates"] == 3 and -1 <= agreed.loc["diet", "kendall"] <= 1
+    assert agreed.loc["diet", "candidates"] == 4 and -1 <= agreed.loc["diet", "kendall"] <= 1
     assert agreed.loc["full", "cost_ratio"] == 1 and np.isnan(agreed.loc["full", "kendall"])
 
 

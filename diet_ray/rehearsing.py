@@ -1,0 +1,56 @@
+"""How much rows of a memory should weigh beside the rows of the subsequent block.
+
+How fast a log ages decides it: where the past still holds, heavier rehearsal keeps more of what the memory
+taught; where it does not, it holds a candidate back. So two small candidates try, one with batch norms and
+one without: a single one is misled by what suits itself.
+"""
+
+import copy
+
+import numpy as np
+
+from diet_ray.candidate import fit_candidate
+from diet_ray.checkpoint import restore_tables
+from diet_ray.config import CandidateConfig, FitConfig, TrainingConfig
+from diet_ray.evaluation import candidate_learner, validation_rows
+from diet_ray.examples import Examples
+from diet_ray.learning import Rehearsal, evaluate_block, learn_block
+from diet_ray.log.dataset import PreparedLog
+
+WEIGHTS = (1.0, 3.0)
+JUDGES = (CandidateConfig(name="finalnet"), CandidateConfig(name="dcn"))
+SEED = 0
+
+
+def rehearsal_scores(
+    reduced: Examples,
+    checkpoint: bytes,
+    log: PreparedLog,
+    width: int,
+    training: TrainingConfig,
+    fit: FitConfig,
+) -> dict[float, float]:
+    """Validation AUC after the subsequent block, mean of the judges, by the weight of the rehearsal."""
+    judged = [_judged(judge, reduced, checkpoint, log, width, training, fit) for judge in JUDGES]
+    return {weight: float(np.mean([scores[weight] for scores in judged])) for weight in WEIGHTS}
+
+
+def _judged(
+    judge: CandidateConfig,
+    reduced: Examples,
+    checkpoint: bytes,
+    log: PreparedLog,
+    width: int,
+    training: TrainingConfig,
+    fit: FitConfig,
+) -> dict[float, float]:
+    fitted = candidate_learner(judge, SEED, log, width, training)
+    restore_tables(fitted, checkpoint)
+    reduced = reduced.to(fitted.device)
+    fit_candidate(fitted.dense, reduced, validation_rows(fitted, log, fit.validation_rows), fit, SEED)
+    scores = {}
+    for weight in WEIGHTS:
+        learner, rehearsal = copy.deepcopy(fitted), Rehearsal(reduced, fit.rehearsal, weight, SEED)
+        learn_block(learner, log, log.blocks["subsequent"], training, SEED, rehearsal=rehearsal)
+        scores[weight] = evaluate_block(learner, log, log.blocks["validation"]).auc
+    return scores

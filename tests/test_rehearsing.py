@@ -1,0 +1,33 @@
+"""The weight of rehearsal is what a candidate does best with on the validation block."""
+
+import pytest
+import torch
+
+from diet_ray.checkpoint import to_bytes
+from diet_ray.evaluation import run_cell
+from diet_ray.examples import Examples
+from diet_ray.learning import learn_block, new_learner
+from diet_ray.log.dataset import PreparedLog
+from diet_ray.rehearsing import JUDGES, SEED, WEIGHTS, rehearsal_scores
+from diet_ray.stage import new_reference
+from tests.tiny_run import FIT, TINY
+
+
+def test_each_weight_is_scored_as_a_cell_of_that_weight(drift_log: str) -> None:
+    """From one fit, copied: no weight learns from what another left behind."""
+    log = PreparedLog.open(drift_log)
+    reference = new_learner(new_reference(log, TINY, "reference"), log, TINY.width, TINY.training)
+    learn_block(reference, log, log.history[0], TINY.training, 0)
+    checkpoint = to_bytes(reference)
+    memory = Examples(torch.randn(100, len(log.fields), TINY.width) / 10, torch.rand(100, 3))
+    found = rehearsal_scores(memory, checkpoint, log, TINY.width, TINY.training, FIT)
+    assert len(set(found.values())) == len(WEIGHTS)
+    for weight, auc in found.items():
+        own = FIT.model_copy(update={"rehearsal_weight": weight})
+        setting = {"log": log, "width": TINY.width, "training": TINY.training, "fit": own}
+        cells = [
+            run_cell("diet", judge, SEED, **setting, checkpoint=checkpoint, reduced=memory)[1]
+            for judge in JUDGES
+        ]
+        assert sum(cell.validation.auc for cell in cells) / len(cells) == pytest.approx(auc, abs=1e-12)
+        assert {cell.rehearsal_weight for cell in cells} == {weight}
