@@ -119,7 +119,7 @@ class FitConfig(Strict):
     learning_rate: Rate = 1e-3
     validation_rows: Positive = 16_384  # drawn from the validation block
     rehearsal: Annotated[float, Field(ge=0)] = 0.5  # reduced rows beside each row of the subsequent block
-    # Of all of them together, where the rows of the block weigh 1; None: what small candidates do best with
+    # Of all of them together, where the rows of the block weigh 1; None: what two candidates do best with
     # on the validation block (rehearsing.py).
     rehearsal_weight: Rate | None = None
 

@@ -1,7 +1,7 @@
 """How much rows of a memory should weigh beside the rows of the subsequent block.
 
 How fast a log ages decides it: where the past still holds, heavier rehearsal keeps more of what the memory
-taught; where it does not, it holds a candidate back. So two small candidates try, one with batch norms and
+taught; where it does not, it holds a candidate back. So two candidates try, one with batch norms and
 one without: a single one is misled by what suits itself.
 """
 
@@ -31,26 +31,14 @@ def rehearsal_scores(
     fit: FitConfig,
 ) -> dict[float, float]:
     """Validation AUC after the subsequent block, mean of the judges, by the weight of the rehearsal."""
-    judged = [_judged(judge, reduced, checkpoint, log, width, training, fit) for judge in JUDGES]
-    return {weight: float(np.mean([scores[weight] for scores in judged])) for weight in WEIGHTS}
-
-
-def _judged(
-    judge: CandidateConfig,
-    reduced: Examples,
-    checkpoint: bytes,
-    log: PreparedLog,
-    width: int,
-    training: TrainingConfig,
-    fit: FitConfig,
-) -> dict[float, float]:
-    fitted = candidate_learner(judge, SEED, log, width, training)
-    restore_tables(fitted, checkpoint)
-    reduced = reduced.to(fitted.device)
-    fit_candidate(fitted.dense, reduced, validation_rows(fitted, log, fit.validation_rows), fit, SEED)
-    scores = {}
-    for weight in WEIGHTS:
-        learner, rehearsal = copy.deepcopy(fitted), Rehearsal(reduced, fit.rehearsal, weight, SEED)
-        learn_block(learner, log, log.blocks["subsequent"], training, SEED, rehearsal=rehearsal)
-        scores[weight] = evaluate_block(learner, log, log.blocks["validation"]).auc
-    return scores
+    scores: dict[float, list[float]] = {weight: [] for weight in WEIGHTS}
+    for judge in JUDGES:
+        fitted = candidate_learner(judge, SEED, log, width, training)
+        restore_tables(fitted, checkpoint)
+        rows, validation = reduced.to(fitted.device), validation_rows(fitted, log, fit.validation_rows)
+        fit_candidate(fitted.dense, rows, validation, fit, SEED)
+        for weight in WEIGHTS:
+            learner, rehearsal = copy.deepcopy(fitted), Rehearsal(rows, fit.rehearsal, weight, SEED)
+            learn_block(learner, log, log.blocks["subsequent"], training, SEED, rehearsal=rehearsal)
+            scores[weight].append(evaluate_block(learner, log, log.blocks["validation"]).auc)
+    return {weight: float(np.mean(found)) for weight, found in scores.items()}

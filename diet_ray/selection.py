@@ -42,7 +42,7 @@ class Scored(NamedTuple):
 
     @classmethod
     def of(cls, table: pa.Table) -> "Scored":
-        """What `table` gave."""
+        """Inverse of `table`."""
         return cls(*(table[name].to_numpy() for name in ("row", "el2n", "label_group")))
 
     def table(self) -> pa.Table:
