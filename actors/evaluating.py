@@ -9,7 +9,7 @@ import torch
 from actors.run_worker import RunWorker, checkpoint_path, memory_path
 from diet_ray import __version__
 from diet_ray.config import CandidateConfig, FitConfig
-from diet_ray.evaluation import REDUCED, WITHOUT_TABLES, CellResult, Method, run_cell
+from diet_ray.evaluation import REDUCED, WITHOUT_TABLES, CellResult, Method, Setting, run_cell
 from diet_ray.examples import Examples
 from diet_ray.export import write_model
 from diet_ray.log.dataset import PreparedLog
@@ -32,42 +32,33 @@ class CellWorker(RunWorker):
     def run(
         self, method: Method, candidate: dict[str, Any], seed: int, fit: dict[str, Any]
     ) -> tuple[Recommender, CellResult]:
-        own_fit, reduced = FitConfig.model_validate(fit), None
-        if method in REDUCED:
-            own_fit, reduced = self._rehearsing(method, own_fit), self.reduced(method, seed)
-        return run_cell(
-            method,
-            CandidateConfig.model_validate(candidate),
-            seed,
-            log=self.log,
-            width=self.config.width,
-            training=self.config.training,
-            fit=own_fit,
-            checkpoint=None if method in WITHOUT_TABLES else self._newest_checkpoint(),
-            reduced=reduced,
-        )
+        own, setting = CandidateConfig.model_validate(candidate), self._setting(fit)
+        checkpoint = None if method in WITHOUT_TABLES else self._newest_checkpoint()
+        if method not in REDUCED:
+            return run_cell(method, own, seed, setting, checkpoint)
+        setting = setting._replace(fit=self.rehearsing(method, fit))
+        return run_cell(method, own, seed, setting, checkpoint, self.reduced(method, seed))
 
     def trajectory(
         self, method: Method, candidate: dict[str, Any], seed: int, fit: dict[str, Any]
     ) -> list[Point]:
         """Validation AUC along the training of `full`, or of a method with reduced rows."""
-        shape = (self.log, self.config.width, self.config.training, FitConfig.model_validate(fit))
-        own = CandidateConfig.model_validate(candidate)
+        own, setting = CandidateConfig.model_validate(candidate), self._setting(fit)
         if method == "full":
-            return full_trajectory(own, seed, *shape)
-        return reduced_trajectory(own, seed, *shape, self._newest_checkpoint(), self.reduced(method, seed))
+            return full_trajectory(own, seed, setting)
+        reduced = self.reduced(method, seed)
+        return reduced_trajectory(own, seed, setting, self._newest_checkpoint(), reduced)
 
-    def _rehearsing(self, method: Method, fit: FitConfig) -> FitConfig:
-        """`fit` with a weight of the rehearsal: the method's best, found once per run and kept there."""
+    def rehearsing(self, method: Method, asked: dict[str, Any]) -> FitConfig:
+        """The fit with a weight of the rehearsal: the method's best, found once per run and kept there."""
+        fit = FitConfig.model_validate(asked)
         if fit.rehearsal_weight is not None or not fit.rehearsal:
             return fit
-        path, asked = f"evaluation/rehearsal/{method}.json", fit.model_dump()
+        path = f"evaluation/rehearsal/{method}.json"
         found = self.folder.read_json(path) if self.folder.exists(path) else {}
         if found.get("fit") != asked:
-            rows, config = self.reduced(method, SEED), self.config
-            scores = rehearsal_scores(
-                rows, self._newest_checkpoint(), self.log, config.width, config.training, fit
-            )
+            rows = self.reduced(method, SEED)
+            scores = rehearsal_scores(rows, self._newest_checkpoint(), self._setting(asked))
             best = max(scores, key=lambda weight: scores[weight])
             found = {
                 "fit": asked,
@@ -76,6 +67,9 @@ class CellWorker(RunWorker):
             }
             self.folder.write_json(path, found)
         return fit.model_copy(update={"rehearsal_weight": found["weight"]})
+
+    def _setting(self, fit: dict[str, Any]) -> Setting:
+        return Setting(self.log, self.config.width, self.config.training, FitConfig.model_validate(fit))
 
     def _newest_checkpoint(self) -> bytes:
         return self.folder.read(checkpoint_path(len(self.log.history)))
@@ -142,6 +136,14 @@ def train_candidate(
     learner, result = worker.run("diet", candidate, seed, fit)
     known = {"seed": seed, "fit": fit, **worker.provenance()}
     write_model(Folder.at(out), learner, CandidateConfig.model_validate(candidate), worker.log, result, known)
+
+
+@ray.remote(num_cpus=1, max_retries=2)
+def find_rehearsal(
+    data: str, run: str, config: dict[str, Any], method: Method, fit: dict[str, Any]
+) -> float | None:
+    """The weight of a method's rehearsal, looked for once where the fit leaves it open."""
+    return CellWorker(data, run, config, threads=1).rehearsing(method, fit).rehearsal_weight
 
 
 @ray.remote(num_cpus=1, max_retries=2)

@@ -36,11 +36,9 @@ class Scorer(RunWorker):
 
     def _at(self, stage: int) -> PartScorer:
         if self.parts is None or self.stage != stage:
-            block, kept = (
-                self.log.block(stage),
-                Folder.at(f"{self.scores}/{stage:04d}") if self.scores else None,
-            )
-            self.stage, self.parts = stage, PartScorer(self.checkpoint(stage), self.log, block, kept)
+            kept = Folder.at(f"{self.scores}/{stage:04d}") if self.scores else None
+            self.parts = PartScorer(self.checkpoint(stage), self.log, self.log.block(stage), kept)
+            self.stage = stage
         return self.parts
 
 

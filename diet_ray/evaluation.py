@@ -27,6 +27,22 @@ WITHOUT_TABLES = ("cold", "full")
 REDUCED = ("random", "kmeans", "el2n", "diet")
 
 
+class Setting(NamedTuple):
+    """What all cells of a comparison share."""
+
+    log: PreparedLog
+    width: int  # of an embedding
+    training: TrainingConfig
+    fit: FitConfig
+
+    def learner(self, candidate: CandidateConfig, seed: int) -> Recommender:
+        return candidate_learner(candidate, seed, self.log, self.width, self.training)
+
+    def validation(self, learner: Recommender) -> Examples:
+        """Validation rows in the embedding space of `learner`, the same rows for every candidate and seed."""
+        return validation_rows(learner, self.log, self.fit.validation_rows)
+
+
 class CellResult(NamedTuple):
     after: Scores  # test, after the subsequent block
     before: Scores | None  # test, before it; None for cold, which knows nothing then
@@ -63,23 +79,20 @@ def run_cell(
     method: Method,
     candidate: CandidateConfig,
     seed: int,
-    *,
-    log: PreparedLog,
-    width: int,
-    training: TrainingConfig,
-    fit: FitConfig,
+    setting: Setting,
     checkpoint: bytes | None = None,
     reduced: Examples | None = None,
 ) -> tuple[Recommender, CellResult]:
     """Train and score one cell; return the trained recommender too.
 
     checkpoint: the newest of the reference, for every method but cold and full.
-    reduced: the rows of random, kmeans, el2n or diet; they are rehearsed at `fit.rehearsal_weight`, None: as
-        heavy as the rows of the block.
+    reduced: the rows of random, kmeans, el2n or diet; they are rehearsed at the fit's `rehearsal_weight`,
+        None: as heavy as the rows of the block.
     """
     started = time.perf_counter()
     forget_peak()
-    learner = candidate_learner(candidate, seed, log, width, training)
+    log, fit = setting.log, setting.fit
+    learner = setting.learner(candidate, seed)
     epochs: list[float] = []
     rows_trained = 0
     if method not in WITHOUT_TABLES:
@@ -89,13 +102,13 @@ def run_cell(
     learning = time.perf_counter()
     if method == "full":
         for block in log.history:
-            learn_block(learner, log, block, training, seed)
+            learn_block(learner, log, block, setting.training, seed)
             rows_trained += block.rows
-    rehearsal: Rehearsal | None = None
+    rehearsal = None
     if method in REDUCED:
         assert reduced is not None
         reduced = reduced.to(learner.device)
-        validation = validation_rows(learner, log, fit.validation_rows)
+        validation = setting.validation(learner)
         fitted = fit_candidate(learner.dense, reduced, validation, candidate.fitted_by(fit), seed)
         epochs = [score.auc for score in fitted.scores]
         rows_trained = len(epochs) * reduced.rows
@@ -103,7 +116,7 @@ def run_cell(
     seconds_history = time.perf_counter() - learning
     test, subsequent = log.blocks["test"], log.blocks["subsequent"]
     before = None if method == "cold" else evaluate_block(learner, log, test)
-    learn_block(learner, log, subsequent, training, seed, rehearsal=rehearsal)
+    learn_block(learner, log, subsequent, setting.training, seed, rehearsal=rehearsal)
     after = evaluate_block(learner, log, test)
     scored = evaluate_block(learner, log, log.blocks["validation"])
     rows_trained += subsequent.rows + (rehearsal.rows_drawn if rehearsal else 0)

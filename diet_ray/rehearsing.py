@@ -11,34 +11,27 @@ import numpy as np
 
 from diet_ray.candidate import fit_candidate
 from diet_ray.checkpoint import restore_tables
-from diet_ray.config import CandidateConfig, FitConfig, TrainingConfig
-from diet_ray.evaluation import candidate_learner, validation_rows
+from diet_ray.config import CandidateConfig
+from diet_ray.evaluation import Setting
 from diet_ray.examples import Examples
 from diet_ray.learning import Rehearsal, evaluate_block, learn_block
-from diet_ray.log.dataset import PreparedLog
 
 WEIGHTS = (1.0, 3.0)
 JUDGES = (CandidateConfig(name="finalnet"), CandidateConfig(name="dcn"))
 SEED = 0
 
 
-def rehearsal_scores(
-    reduced: Examples,
-    checkpoint: bytes,
-    log: PreparedLog,
-    width: int,
-    training: TrainingConfig,
-    fit: FitConfig,
-) -> dict[float, float]:
+def rehearsal_scores(reduced: Examples, checkpoint: bytes, setting: Setting) -> dict[float, float]:
     """Validation AUC after the subsequent block, mean of the judges, by the weight of the rehearsal."""
+    log, fit = setting.log, setting.fit
     scores: dict[float, list[float]] = {weight: [] for weight in WEIGHTS}
     for judge in JUDGES:
-        fitted = candidate_learner(judge, SEED, log, width, training)
+        fitted = setting.learner(judge, SEED)
         restore_tables(fitted, checkpoint)
-        rows, validation = reduced.to(fitted.device), validation_rows(fitted, log, fit.validation_rows)
+        rows, validation = reduced.to(fitted.device), setting.validation(fitted)
         fit_candidate(fitted.dense, rows, validation, fit, SEED)
         for weight in WEIGHTS:
             learner, rehearsal = copy.deepcopy(fitted), Rehearsal(rows, fit.rehearsal, weight, SEED)
-            learn_block(learner, log, log.blocks["subsequent"], training, SEED, rehearsal=rehearsal)
+            learn_block(learner, log, log.blocks["subsequent"], setting.training, SEED, rehearsal=rehearsal)
             scores[weight].append(evaluate_block(learner, log, log.blocks["validation"]).auc)
     return {weight: float(np.mean(found)) for weight, found in scores.items()}

@@ -5,11 +5,10 @@ from typing import NamedTuple
 
 from diet_ray.candidate import Fitting, score_rows
 from diet_ray.checkpoint import restore_tables
-from diet_ray.config import CandidateConfig, FitConfig, TrainingConfig
-from diet_ray.evaluation import candidate_learner, validation_rows
+from diet_ray.config import CandidateConfig
+from diet_ray.evaluation import Setting
 from diet_ray.examples import Examples
 from diet_ray.learning import learn_block
-from diet_ray.log.dataset import PreparedLog
 
 POINTS = 30  # of a curve of full training
 
@@ -20,16 +19,10 @@ class Point(NamedTuple):
     auc: float  # on the validation rows, mean over tasks
 
 
-def full_trajectory(
-    candidate: CandidateConfig,
-    seed: int,
-    log: PreparedLog,
-    width: int,
-    training: TrainingConfig,
-    fit: FitConfig,
-) -> list[Point]:
+def full_trajectory(candidate: CandidateConfig, seed: int, setting: Setting) -> list[Point]:
     """One epoch over all history, scored POINTS times on the way."""
-    learner = candidate_learner(candidate, seed, log, width, training)
+    log, training = setting.log, setting.training
+    learner = setting.learner(candidate, seed)
     every = max(1, sum(block.rows for block in log.history) // training.batch_size // POINTS)
     curve: list[Point] = []
     steps, trained, started = 0, 0.0, time.perf_counter()
@@ -40,7 +33,7 @@ def full_trajectory(
         if steps % every == 0:
             trained += time.perf_counter() - started
             # Embedded anew: the tables learn too.
-            validation = validation_rows(learner, log, fit.validation_rows)
+            validation = setting.validation(learner)
             curve.append(Point(steps, trained, score_rows(learner.dense, validation).auc))
             learner.dense.train()
             started = time.perf_counter()
@@ -51,19 +44,12 @@ def full_trajectory(
 
 
 def reduced_trajectory(
-    candidate: CandidateConfig,
-    seed: int,
-    log: PreparedLog,
-    width: int,
-    training: TrainingConfig,
-    fit: FitConfig,
-    checkpoint: bytes,
-    reduced: Examples,
+    candidate: CandidateConfig, seed: int, setting: Setting, checkpoint: bytes, reduced: Examples
 ) -> list[Point]:
     """Epochs over reduced rows under the reference's tables, each scored."""
-    learner = candidate_learner(candidate, seed, log, width, training)
+    fit, learner = setting.fit, setting.learner(candidate, seed)
     restore_tables(learner, checkpoint)
-    validation = validation_rows(learner, log, fit.validation_rows)
+    validation = setting.validation(learner)
     fitting = Fitting(learner.dense, reduced.to(learner.device), validation, candidate.fitted_by(fit), seed)
     steps_per_epoch = -(-reduced.rows // fit.batch_size)
     curve: list[Point] = []

@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.cluster import as_finished, connect, gpu_share, own_errors
-from actors.evaluating import evaluate_cell
+from actors.evaluating import evaluate_cell, find_rehearsal
 from diet_ray.config import CandidateConfig, FitConfig, RunConfig
 from diet_ray.errors import ConfigError, RunError
-from diet_ray.evaluation import METHODS, Method, new_candidate
+from diet_ray.evaluation import METHODS, REDUCED, Method, new_candidate
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.registry import ARCHITECTURES
 from diet_ray.run import Run
@@ -199,7 +199,11 @@ def _run(
     fit: FitConfig,
 ) -> None:
     plain = (data, run, config.model_dump(mode="json"))
-    cell_task = evaluate_cell.options(num_gpus=gpu_share(ray.cluster_resources()))
+    gpus = gpu_share(ray.cluster_resources())
+    if fit.rehearsal and fit.rehearsal_weight is None:
+        reduced = tuple(dict.fromkeys(cell.method for cell in missing if cell.method in REDUCED))
+        _find_rehearsals(reduced, find_rehearsal.options(num_gpus=gpus), plain, fit)
+    cell_task = evaluate_cell.options(num_gpus=gpus)
     models = {called: candidate.model_dump(mode="json") for called, candidate in candidates.items()}
     running = {
         cell_task.remote(*plain, c.method, models[c.candidate], c.seed, fit.model_dump()): c for c in missing
@@ -214,6 +218,17 @@ def _run(
                 f"{cell.method} {cell.candidate} seed {cell.seed}: AUC {result.after.auc:.4f}, "
                 f"LogLoss {result.after.logloss:.4f}, {result.seconds:.0f} s"
             )
+
+
+def _find_rehearsals(methods: tuple[Method, ...], task: Any, plain: tuple[Any, ...], fit: FitConfig) -> None:
+    """Before the cells start, lest each of them look for the weight itself."""
+    running = {task.remote(*plain, method, fit.model_dump()): method for method in methods}
+    with bars() as shown, shown.bar("rehearsal", len(running), "methods") as bar:
+        for method, done in as_finished(running):
+            with own_errors():
+                weight = ray.get(done)
+            bar.advance(1)
+            console.print(f"{method}: rehearsal weighs {weight:g} x the rows of the block")
 
 
 def table(results: pd.DataFrame) -> Table:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from diet_ray.config import CandidateConfig, RunConfig
 from diet_ray.evaluation import METHODS, Method
-from diet_ray.models.registry import ARCHITECTURES
+from diet_ray.models.registry import ARCHITECTURES, HeadConfig
 from diet_ray.ranking import agreement
 from diet_ray.seeding import numpy_generator
 from pipelines.study_context import StudyContext
@@ -20,6 +20,13 @@ from tune_spaces.space import load_space, sample
 
 RATIOS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.05)
 DRAWN, RANKED_EACH = 32, 4  # candidates of the joint space; the first of each architecture that are ranked
+NARROW: dict[str, dict[str, Any]] = {
+    "dcn": {"cross_layers": 1, "hidden": (4,)},
+    "dcnv2": {"cross_layers": 1, "low_rank": True, "rank": 2, "hidden": (4,)},
+    "finalnet": {"hidden": (4,)},
+    "finalmlp": {"hidden1": (4,), "hidden2": (4,), "gate_hidden": (4,)},
+    "wukong": {"layers": 1, "half": 4, "projection": 4, "interaction_hidden": (4,), "hidden": (4,)},
+}
 RANKED: tuple[Method, ...] = ("full", "diet", "random", "kmeans", "el2n", "warmup", "cold")
 
 
@@ -132,12 +139,12 @@ def ranking(study: StudyContext) -> pd.DataFrame:
     """Ranking: do candidates trained on reduced rows rank as they do after full training?
 
     Four candidates of each architecture, of 80 thousand to 4 million parameters, their learning rates over a
-    factor of 30. Shows: how near Kendall tau comes to that of full training with another seed; on Globo it
-    does not (docs/results.md). Takes four hours.
+    factor of 30, and a weak one of each: four units wide, and slow. Shows: how near Kendall tau comes to that
+    of full training with another seed; on Globo it does not (docs/results.md). Takes four hours.
 
         diet-ray study ranking --run runs/globo --seeds 2
     """
-    return study.cells(RANKED, ranked_candidates())
+    return study.cells(RANKED, {**ranked_candidates(), **weak_candidates()})
 
 
 def ranked_candidates() -> dict[str, CandidateConfig]:
@@ -149,6 +156,15 @@ def ranked_candidates() -> dict[str, CandidateConfig]:
         if sum(other.name == drawn.name for other in found.values()) < RANKED_EACH:
             found[f"joint{number:02d}"] = drawn
     return found
+
+
+def weak_candidates() -> dict[str, CandidateConfig]:
+    """One of each architecture that nobody should choose."""
+    head = HeadConfig(experts=1, expert_hidden=(4,), tower_hidden=())
+    return {
+        f"weak-{name}": CandidateConfig(name=name, options=options, head=head, learning_rate=1e-4)
+        for name, options in NARROW.items()
+    }
 
 
 STUDIES: dict[str, Callable[[StudyContext], pd.DataFrame]] = {

@@ -6,7 +6,7 @@ import torch
 from diet_ray.checkpoint import to_bytes
 from diet_ray.config import CandidateConfig, TrainingConfig
 from diet_ray.errors import ConfigError
-from diet_ray.evaluation import METHODS, REDUCED, CellResult, Method, run_cell
+from diet_ray.evaluation import METHODS, REDUCED, CellResult, Method, Setting, run_cell
 from diet_ray.examples import Examples
 from diet_ray.learning import learn_block, new_learner
 from diet_ray.log.dataset import PreparedLog
@@ -37,12 +37,9 @@ def cell(
         method,
         CandidateConfig(name="finalnet"),
         seed,
-        log=log,
-        width=TINY.width,
-        training=training,
-        fit=FIT,
-        checkpoint=checkpoint,
-        reduced=reduced if method in REDUCED else None,
+        Setting(log, TINY.width, training, FIT),
+        checkpoint,
+        reduced if method in REDUCED else None,
     )[1]
 
 

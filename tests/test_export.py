@@ -9,7 +9,7 @@ import yaml
 
 from diet_ray.config import CandidateConfig
 from diet_ray.errors import RunError
-from diet_ray.evaluation import run_cell
+from diet_ray.evaluation import Setting, run_cell
 from diet_ray.export import read_model, write_model
 from diet_ray.learning import evaluate_block
 from diet_ray.log.dataset import PreparedLog
@@ -22,7 +22,7 @@ CANDIDATE = CandidateConfig(name="finalnet", options={"hidden": [8, 8]}, learnin
 @pytest.fixture
 def exported(drift_log: str, tmp_path: Path) -> Folder:
     log, folder = PreparedLog.open(drift_log), Folder.at(str(tmp_path))
-    learner, result = run_cell("full", CANDIDATE, 0, log=log, width=8, training=TINY.training, fit=FIT)
+    learner, result = run_cell("full", CANDIDATE, 0, Setting(log, 8, TINY.training, FIT))
     write_model(folder, learner, CANDIDATE, log, result, {"run": "runs/x", "stage": 3})
     return folder
 

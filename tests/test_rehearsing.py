@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diet_ray.checkpoint import to_bytes
-from diet_ray.evaluation import run_cell
+from diet_ray.evaluation import Setting, run_cell
 from diet_ray.examples import Examples
 from diet_ray.learning import learn_block, new_learner
 from diet_ray.log.dataset import PreparedLog
@@ -20,14 +20,11 @@ def test_each_weight_is_scored_as_a_cell_of_that_weight(drift_log: str) -> None:
     learn_block(reference, log, log.history[0], TINY.training, 0)
     checkpoint = to_bytes(reference)
     memory = Examples(torch.randn(100, len(log.fields), TINY.width) / 10, torch.rand(100, 3))
-    found = rehearsal_scores(memory, checkpoint, log, TINY.width, TINY.training, FIT)
+    setting = Setting(log, TINY.width, TINY.training, FIT)
+    found = rehearsal_scores(memory, checkpoint, setting)
     assert len(set(found.values())) == len(WEIGHTS)
     for weight, auc in found.items():
-        own = FIT.model_copy(update={"rehearsal_weight": weight})
-        setting = {"log": log, "width": TINY.width, "training": TINY.training, "fit": own}
-        cells = [
-            run_cell("diet", judge, SEED, **setting, checkpoint=checkpoint, reduced=memory)[1]
-            for judge in JUDGES
-        ]
+        own = setting._replace(fit=FIT.model_copy(update={"rehearsal_weight": weight}))
+        cells = [run_cell("diet", judge, SEED, own, checkpoint, memory)[1] for judge in JUDGES]
         assert sum(cell.validation.auc for cell in cells) / len(cells) == pytest.approx(auc, abs=1e-12)
         assert {cell.rehearsal_weight for cell in cells} == {weight}

@@ -33,6 +33,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studies, "RANKED", ("full", "diet"))
     monkeypatch.setattr(studies, "DRAWN", 6)
     monkeypatch.setattr(studies, "RANKED_EACH", 1)
+    monkeypatch.setattr(studies, "NARROW", {"finalnet": {"hidden": (4,)}})
 
 
 def small_candidates(folder: Path) -> str:
@@ -116,9 +117,9 @@ def test_cost_has_training_and_distillation(own_run: str, few: None) -> None:
 
 def test_ranking_compares_candidates_of_the_search(own_run: str, few: None) -> None:
     found = run_study("ranking", own_run, seeds=2)
-    assert found["candidate"].nunique() == 4 and len(found) == 16
+    assert found["candidate"].nunique() == 5 and len(found) == 20
     agreed = pd.read_parquet(f"{own_run}/studies/ranking_agreement.parquet").set_index("method")
-    assert agreed.loc["diet", "candidates"] == 4 and -1 <= agreed.loc["diet", "kendall"] <= 1
+    assert agreed.loc["diet", "candidates"] == 5 and -1 <= agreed.loc["diet", "kendall"] <= 1
     assert agreed.loc["full", "cost_ratio"] == 1 and np.isnan(agreed.loc["full", "kendall"])
 
 
