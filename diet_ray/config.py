@@ -18,7 +18,7 @@ TargetLabels = Literal["teacher", "real"]
 class BoundaryConfig(Strict):
     """Which rows enter the memory (eq. 7) and what older rows stay (eqs. 10-11)."""
 
-    percentile: Annotated[float, Field(ge=0, le=1)] = 0.9
+    percentile: Annotated[float, Field(ge=0, le=1)] = 0.9  # of a band narrower than all
     width: Annotated[float, Field(ge=0, le=1)] = 1.0  # share of a label group that the band spans; 0: eq. 7
     quota: QuotaRule = "proportional"
     new_share: Share = 0.8

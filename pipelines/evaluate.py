@@ -256,8 +256,14 @@ def listed(text: str, option: str, allowed: tuple[Any, ...] | None = None) -> li
 
 
 def _told(rows: pd.DataFrame) -> str:
-    spread = rows[["auc", "logloss"]].std().fillna(0)
-    return "\n".join(f"{rows[score].mean():.4f}±{spread[score]:.4f}" for score in ("auc", "logloss"))
+    return "\n".join(with_spread(rows[score]) for score in ("auc", "logloss"))
+
+
+def with_spread(values: pd.Series) -> str:
+    """Mean ± standard deviation of what is known; the mean alone of one value, nothing of none."""
+    known = values.dropna()
+    spread = f" ± {known.std():.4f}" if len(known) > 1 else ""
+    return f"{known.mean():.4f}{spread}" if len(known) else ""
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from diet_ray.run import Run
 from diet_ray.storage import Folder
 from pipelines import charts
 from pipelines.command import run_command
+from pipelines.evaluate import with_spread
 from pipelines.inspecting import told_reference
 from pipelines.page import figure, folded, page, table, text
 from pipelines.progress import console
@@ -123,12 +124,7 @@ def _scores(cells: pd.DataFrame, methods: list[str], suffix: str) -> str:
 
 
 def _score(rows: pd.DataFrame, suffix: str = "") -> tuple[str, str]:
-    told = []
-    for name in (f"auc{suffix}", f"logloss{suffix}"):
-        values = rows[name].dropna()
-        spread = f" ± {values.std():.4f}" if len(values) > 1 else ""
-        told.append(f"{values.mean():.4f}{spread}" if len(values) else "")
-    return told[0], told[1]
+    return with_spread(rows[f"auc{suffix}"]), with_spread(rows[f"logloss{suffix}"])
 
 
 def _lead(cells: pd.DataFrame) -> str:
