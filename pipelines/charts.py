@@ -85,12 +85,13 @@ def cells_chart(cells: pd.DataFrame, methods: Sequence[str]) -> Figure:
 
 @_styled
 def ratio_chart(cells: pd.DataFrame) -> Figure:
-    """Test AUC against the share of rows kept, mean over candidates and seeds."""
+    """Test AUC against the share of rows kept: mean over candidates, its deviation over seeds."""
     figure, axes = _figure()
     cells = cells.assign(ratio=cells["variant"].str.split().str[-1].str.rstrip("%").astype(float))
     cells["line"] = cells["method"] + " " + cells["variant"].str.rpartition(" ")[0]
     for number, (line, mine) in enumerate(cells.groupby("line")):
-        by_ratio = mine.groupby("ratio")["auc"].agg(["mean", "std"]).fillna(0)
+        by_seed = mine.groupby(["ratio", "seed"])["auc"].mean()
+        by_ratio = by_seed.groupby("ratio").agg(["mean", "std"])
         axes.errorbar(
             by_ratio.index,
             by_ratio["mean"],

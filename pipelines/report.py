@@ -172,9 +172,7 @@ def ranking(cells: pd.DataFrame) -> str:
 
 
 def ratio(cells: pd.DataFrame) -> str:
-    return figure(
-        charts.ratio_chart(cells), "Mean over candidates; bars: deviation over candidates and seeds."
-    )
+    return figure(charts.ratio_chart(cells), "Mean over candidates; bars: deviation over seeds.")
 
 
 def ablation(cells: pd.DataFrame) -> str:
