@@ -99,7 +99,8 @@ def ratio(study: StudyContext) -> pd.DataFrame:
 def table5(study: StudyContext) -> pd.DataFrame:
     """Table 5: seconds per epoch and peak memory of full training, distillation and distilled training.
 
-    Shows: an epoch of distilled training costs a fraction of one of full training. Takes an hour.
+    Shows: an epoch of distilled training costs a fraction of one of full training, on Globo a thirtieth or
+    less. Takes an hour.
 
         diet-ray study table5 --run runs/globo --seeds 1
     """
@@ -131,7 +132,7 @@ def table5(study: StudyContext) -> pd.DataFrame:
 def figure1(study: StudyContext) -> pd.DataFrame:
     """Figure 1: validation AUC along the steps of full training, of DIET and of random rows.
 
-    Shows: distilled training is at its best after a small part of the steps. Takes an hour.
+    Shows: distilled training passes the end of full training after a small part of the steps. Takes an hour.
 
         diet-ray study figure1 --run runs/globo --seeds 1
     """
