@@ -52,7 +52,7 @@ class CellWorker(RunWorker):
     def rehearsing(self, method: Method, asked: dict[str, Any]) -> FitConfig:
         """The fit with a weight of the rehearsal: the method's best, found once per run and kept there."""
         fit = FitConfig.model_validate(asked)
-        if fit.rehearsal_weight is not None or not fit.rehearsal:
+        if not fit.weight_is_open:
             return fit
         path = f"evaluation/rehearsal/{method}.json"
         found = self.folder.read_json(path) if self.folder.exists(path) else {}

@@ -18,7 +18,7 @@ TargetLabels = Literal["teacher", "real"]
 class BoundaryConfig(Strict):
     """Which rows enter the memory (eq. 7) and what older rows stay (eqs. 10-11)."""
 
-    percentile: Annotated[float, Field(ge=0, le=1)] = 0.9  # of a band narrower than all
+    percentile: Annotated[float, Field(ge=0, le=1)] = 0.9  # where a narrower band, and EL2N rows, lie
     width: Annotated[float, Field(ge=0, le=1)] = 1.0  # share of a label group that the band spans; 0: eq. 7
     quota: QuotaRule = "proportional"
     new_share: Share = 0.8
@@ -122,6 +122,11 @@ class FitConfig(Strict):
     # Of all of them together, where the rows of the block weigh 1; None: what two candidates do best with
     # on the validation block (rehearsing.py).
     rehearsal_weight: Rate | None = None
+
+    @property
+    def weight_is_open(self) -> bool:
+        """Whether rows are rehearsed at a weight that is still to be found."""
+        return bool(self.rehearsal) and self.rehearsal_weight is None
 
 
 class CandidateConfig(ModelConfig):

@@ -200,7 +200,7 @@ def _run(
 ) -> None:
     plain = (data, run, config.model_dump(mode="json"))
     gpus = gpu_share(ray.cluster_resources())
-    if fit.rehearsal and fit.rehearsal_weight is None:
+    if fit.weight_is_open:
         reduced = tuple(dict.fromkeys(cell.method for cell in missing if cell.method in REDUCED))
         _find_rehearsals(reduced, find_rehearsal.options(num_gpus=gpus), plain, fit)
     cell_task = evaluate_cell.options(num_gpus=gpus)

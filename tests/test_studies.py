@@ -28,7 +28,7 @@ def own_run(run_dir: str, tmp_path: Path) -> str:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few ratios, and four candidates where the ranking has 20."""
+    """Few ratios, and five candidates where the ranking has 25."""
     monkeypatch.setattr(studies, "RATIOS", (0.02, 0.05))
     monkeypatch.setattr(studies, "RANKED", ("full", "diet"))
     monkeypatch.setattr(studies, "DRAWN", 6)
