@@ -124,17 +124,8 @@ class Fitting:
         for _ in self.scores:
             self._order()  # the draws of the epochs that are over
 
-    def keep_best(self) -> None:
-        """Leave the model at its best epoch."""
+    def run(self) -> None:
+        """Train until validation AUC stops rising; leave the model at its best epoch."""
+        while not self.finished:
+            self.epoch()
         self.model.load_state_dict(self.best_weights)
-
-
-def fit_candidate(
-    model: DenseModel, reduced: Examples, validation: Examples, config: FitConfig, seed: int
-) -> Fitting:
-    """Train `model` on soft-labelled rows until validation AUC stops rising; leave it at its best epoch."""
-    fitting = Fitting(model, reduced, validation, config, seed)
-    while not fitting.finished:
-        fitting.epoch()
-    fitting.keep_best()
-    return fitting

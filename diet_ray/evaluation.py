@@ -7,7 +7,7 @@ block for one epoch, rows that stand for history beside it, and the test block i
 import time
 from typing import Any, Literal, NamedTuple, get_args
 
-from diet_ray.candidate import fit_candidate
+from diet_ray.candidate import Fitting
 from diet_ray.checkpoint import restore_tables
 from diet_ray.config import CandidateConfig, FitConfig, TrainingConfig
 from diet_ray.errors import ConfigError
@@ -41,6 +41,13 @@ class Setting(NamedTuple):
     def validation(self, learner: Recommender) -> Examples:
         """Validation rows in the embedding space of `learner`, the same rows for every candidate and seed."""
         return validation_rows(learner, self.log, self.fit.validation_rows)
+
+    def fitting(
+        self, learner: Recommender, candidate: CandidateConfig, reduced: Examples, seed: int
+    ) -> Fitting:
+        """The training of a candidate's dense part on reduced rows, under the tables that it has."""
+        reduced, validation = reduced.to(learner.device), self.validation(learner)
+        return Fitting(learner.dense, reduced, validation, candidate.fitted_by(self.fit), seed)
 
 
 class CellResult(NamedTuple):
@@ -107,12 +114,11 @@ def run_cell(
     rehearsal = None
     if method in REDUCED:
         assert reduced is not None
-        reduced = reduced.to(learner.device)
-        validation = setting.validation(learner)
-        fitted = fit_candidate(learner.dense, reduced, validation, candidate.fitted_by(fit), seed)
-        epochs = [score.auc for score in fitted.scores]
+        fitting = setting.fitting(learner, candidate, reduced, seed)
+        fitting.run()
+        epochs = [score.auc for score in fitting.scores]
         rows_trained = len(epochs) * reduced.rows
-        rehearsal = Rehearsal(reduced, fit.rehearsal, fit.rehearsal_weight or 1.0, seed)
+        rehearsal = Rehearsal(fitting.reduced, fit.rehearsal, fit.rehearsal_weight or 1.0, seed)
     seconds_history = time.perf_counter() - learning
     test, subsequent = log.blocks["test"], log.blocks["subsequent"]
     before = None if method == "cold" else evaluate_block(learner, log, test)

@@ -9,7 +9,6 @@ import copy
 
 import numpy as np
 
-from diet_ray.candidate import fit_candidate
 from diet_ray.checkpoint import restore_tables
 from diet_ray.config import CandidateConfig
 from diet_ray.evaluation import Setting
@@ -28,10 +27,11 @@ def rehearsal_scores(reduced: Examples, checkpoint: bytes, setting: Setting) -> 
     for judge in JUDGES:
         fitted = setting.learner(judge, SEED)
         restore_tables(fitted, checkpoint)
-        rows, validation = reduced.to(fitted.device), setting.validation(fitted)
-        fit_candidate(fitted.dense, rows, validation, fit, SEED)
+        fitting = setting.fitting(fitted, judge, reduced, SEED)
+        fitting.run()
         for weight in WEIGHTS:
-            learner, rehearsal = copy.deepcopy(fitted), Rehearsal(rows, fit.rehearsal, weight, SEED)
+            learner = copy.deepcopy(fitted)
+            rehearsal = Rehearsal(fitting.reduced, fit.rehearsal, weight, SEED)
             learn_block(learner, log, log.blocks["subsequent"], setting.training, SEED, rehearsal=rehearsal)
             scores[weight].append(evaluate_block(learner, log, log.blocks["validation"]).auc)
     return {weight: float(np.mean(found)) for weight, found in scores.items()}

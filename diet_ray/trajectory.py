@@ -3,7 +3,7 @@
 import time
 from typing import NamedTuple
 
-from diet_ray.candidate import Fitting, score_rows
+from diet_ray.candidate import score_rows
 from diet_ray.checkpoint import restore_tables
 from diet_ray.config import CandidateConfig
 from diet_ray.evaluation import Setting
@@ -47,11 +47,10 @@ def reduced_trajectory(
     candidate: CandidateConfig, seed: int, setting: Setting, checkpoint: bytes, reduced: Examples
 ) -> list[Point]:
     """Epochs over reduced rows under the reference's tables, each scored."""
-    fit, learner = setting.fit, setting.learner(candidate, seed)
+    learner = setting.learner(candidate, seed)
     restore_tables(learner, checkpoint)
-    validation = setting.validation(learner)
-    fitting = Fitting(learner.dense, reduced.to(learner.device), validation, candidate.fitted_by(fit), seed)
-    steps_per_epoch = -(-reduced.rows // fit.batch_size)
+    fitting = setting.fitting(learner, candidate, reduced, seed)
+    steps_per_epoch = -(-reduced.rows // setting.fit.batch_size)
     curve: list[Point] = []
     trained = 0.0
     while not fitting.finished:

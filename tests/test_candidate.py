@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diet_ray.candidate import Fitting, fit_candidate
+from diet_ray.candidate import Fitting
 from diet_ray.config import FitConfig
 from diet_ray.errors import RunError
 from diet_ray.examples import Examples, predict
@@ -37,7 +37,8 @@ def auc(trained: RankingModel, validation: Examples) -> float:
 
 
 def fit(trained: RankingModel, reduced: Examples, config: FitConfig) -> list[float]:
-    found = fit_candidate(trained, reduced, hard(rows(500, 2)), config, seed=0)
+    found = Fitting(trained, reduced, hard(rows(500, 2)), config, seed=0)
+    found.run()
     scores = [score.auc for score in found.scores]
     assert scores[found.best] == max(scores)
     return scores
@@ -75,13 +76,9 @@ def test_a_fitting_saved_after_an_epoch_goes_on_as_if_nothing_had_happened(name:
     for _ in range(2):
         first.epoch()
     second.restore(first.save())
-    while not second.finished:
-        second.epoch()
-    while not whole.finished:
-        whole.epoch()
+    second.run()
+    whole.run()
     assert second.scores == whole.scores and second.best == whole.best
-    whole.keep_best()
-    second.keep_best()
     for mine, other in zip(
         whole.model.state_dict().values(), second.model.state_dict().values(), strict=True
     ):
