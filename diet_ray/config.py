@@ -59,6 +59,7 @@ class OuterConfig(Strict):
     logit_rate: Rate = 1e-3
     clip: Rate = 2.0
     real_rows: Positive = 8192  # drawn from the pool at each addressing
+    memory_rows: Positive = 32_768  # drawn from a larger memory at each addressing
     target_labels: TargetLabels = "teacher"  # probabilities of checkpoint t, or the log's 0 and 1 (eq. 19)
     hard_ratio: Share = 0.1
     active_rows: Positive | None = None  # None: horizon x inner batch

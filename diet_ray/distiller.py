@@ -52,7 +52,7 @@ def distil(
 
     proxies: one is taken at each addressing.
     real: rows of the block in the space of the stage's checkpoint, labelled by `outer.target_labels`; each
-        addressing looks at `outer.real_rows` of them.
+        addressing looks at `outer.real_rows` of them, and at `outer.memory_rows` of the memory.
     draw: CPU generator; the result is a function of the arguments and its state alone. Everything else is
         on one device.
     """
@@ -91,17 +91,24 @@ def _address(
     outer = config.outer
     device = real.emb_NFD.device
     seen = real.take(torch.randperm(real.rows, generator=draw)[: outer.real_rows].to(device))
-    targets = seen.take(_target_rows(proxy, stored, seen, outer))
-    active_N = torch.arange(stored.rows, device=device)
-    if outer.memory_selection:
-        count = outer.active_rows or config.inner.horizon * config.inner.batch_size
-        active_N = active_memory(*proxy, hard=targets, memory=stored, count=count)
-    return Addressed(proxy, targets, active_N)
+    looked_at_N = _looked_at(stored.rows, outer.memory_rows, draw).to(device)
+    memory = stored.take(looked_at_N)
+    targets = seen.take(_target_rows(proxy, memory, seen, outer))
+    if not outer.memory_selection:
+        return Addressed(proxy, targets, torch.arange(stored.rows, device=device))
+    count = outer.active_rows or config.inner.horizon * config.inner.batch_size
+    active_N = active_memory(*proxy, hard=targets, memory=memory, count=count)
+    return Addressed(proxy, targets, looked_at_N[active_N])
 
 
-def _target_rows(proxy: Proxy, stored: Examples, seen: Examples, outer: OuterConfig) -> Tensor:
+def _looked_at(rows: int, most: int, draw: torch.Generator) -> Tensor:
+    """Row numbers of the memory, or of `most` of its rows: the cost of addressing must not grow with it."""
+    return torch.arange(rows) if rows <= most else torch.randperm(rows, generator=draw)[:most]
+
+
+def _target_rows(proxy: Proxy, memory: Examples, seen: Examples, outer: OuterConfig) -> Tensor:
     if outer.target_selection:
-        return hard_targets(*proxy, real=seen, memory=stored, ratio=outer.hard_ratio)
+        return hard_targets(*proxy, real=seen, memory=memory, ratio=outer.hard_ratio)
     count = max(1, round(outer.hard_ratio * seen.rows))
     return torch.arange(count, device=seen.emb_NFD.device)  # `seen` is in random order
 

@@ -52,10 +52,11 @@ def loss_after_training_on(stored: Memory) -> float:
     return loss(trained, learnable(400)).mean().item()
 
 
-@pytest.mark.parametrize("switched_off", ["none", "target_selection", "memory_selection"])
-def test_training_on_the_distilled_memory_fits_the_real_rows_better(switched_off: str) -> None:
-    outer = OUTER if switched_off == "none" else OUTER.model_copy(update={switched_off: False})
-    found, seen = run(outer)
+@pytest.mark.parametrize(
+    "change", [{}, {"target_selection": False}, {"memory_selection": False}, {"memory_rows": 25}]
+)
+def test_training_on_the_distilled_memory_fits_the_real_rows_better(change: dict) -> None:
+    found, seen = run(OUTER.model_copy(update=change))
     assert [p.iteration for p in seen] == list(range(30))
     assert loss_after_training_on(found) < loss_after_training_on(memory(40, seed=1)) - 0.05
 
@@ -70,6 +71,13 @@ def test_one_addressing_moves_at_most_the_active_rows() -> None:
     found, _ = run(OUTER.model_copy(update={"iterations": 5, "address_every": 5}))
     moved = (found.emb_NFD != memory(40, seed=1).emb_NFD).flatten(1).any(1)
     assert 0 < int(moved.sum()) <= 16
+
+
+def test_an_addressing_looks_at_a_sample_of_a_large_memory() -> None:
+    one = OUTER.model_copy(update={"iterations": 5, "address_every": 5, "memory_rows": 10})
+    moved = [(run(one, seed)[0].emb_NFD != memory(40, seed=1).emb_NFD).flatten(1).any(1) for seed in (0, 1)]
+    assert all(0 < int(rows_N.sum()) <= 10 for rows_N in moved)
+    assert not torch.equal(*moved)  # another draw looks at other rows
 
 
 @pytest.mark.parametrize(
