@@ -33,11 +33,13 @@ class CellWorker(RunWorker):
         self, method: Method, candidate: dict[str, Any], seed: int, fit: dict[str, Any]
     ) -> tuple[Recommender, CellResult]:
         own, setting = CandidateConfig.model_validate(candidate), self._setting(fit)
-        checkpoint = None if method in WITHOUT_TABLES else self._newest_checkpoint()
+        if method in WITHOUT_TABLES:
+            return run_cell(method, own, seed, setting)
         if method not in REDUCED:
-            return run_cell(method, own, seed, setting, checkpoint)
+            return run_cell(method, own, seed, setting, self._newest_checkpoint())
         setting = setting._replace(fit=self.rehearsing(method, fit))
-        return run_cell(method, own, seed, setting, checkpoint, self.reduced(method, seed))
+        reduced = self.reduced(method, seed)
+        return run_cell(method, own, seed, setting, self._newest_checkpoint(), reduced)
 
     def trajectory(
         self, method: Method, candidate: dict[str, Any], seed: int, fit: dict[str, Any]
