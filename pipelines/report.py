@@ -68,6 +68,7 @@ def report(run: Run) -> str:
         ("Ranking", partial(_study, run, "studies/ranking.parquet", ranking)),
         ("Ratio", partial(_study, run, "studies/ratio.parquet", ratio)),
         ("Ratio and reference", partial(_study, run, "studies/figure3.parquet", ratio)),
+        ("Reference", partial(_study, run, "studies/reference.parquet", references)),
         ("Parts switched off", partial(_study, run, "studies/table4.parquet", ablation)),
         ("Trajectories", partial(_study, run, "studies/figure1.parquet", trajectories)),
         ("Cost", partial(_study, run, "studies/table5.parquet", cost)),
@@ -175,15 +176,24 @@ def ratio(cells: pd.DataFrame) -> str:
     return figure(charts.ratio_chart(cells), "Mean over candidates; bars: deviation over seeds.")
 
 
+def references(cells: pd.DataFrame) -> str:
+    return text(f"Of the reference that labels the rows and lends its tables. {SPREAD}") + _variants(cells)
+
+
 def ablation(cells: pd.DataFrame) -> str:
+    parts = "MF memory fusion, TS target selection, MS memory selection; carried: old rows follow the tables."
+    return text(f"{parts} {SPREAD}") + _variants(cells)
+
+
+def _variants(cells: pd.DataFrame) -> str:
+    """A row per variant of the run and method, a column per candidate and their mean."""
     candidates = list(cells["candidate"].unique())
     rows = []
-    for variant, mine in cells.groupby("variant", sort=False):
+    for (variant, method), mine in cells.groupby(["variant", "method"], sort=False):
         by_seed = mine.groupby("seed")[["auc", "logloss"]].mean()
         groups = [mine[mine["candidate"] == candidate] for candidate in candidates]
-        rows.append([variant, *(_score(group) for group in groups), _score(by_seed)])
-    parts = "MF memory fusion, TS target selection, MS memory selection; carried: old rows follow the tables."
-    return text(f"{parts} {SPREAD}") + table(["", *candidates, "mean"], rows)
+        rows.append([variant, method, *(_score(group) for group in groups), _score(by_seed)])
+    return table(["", "method", *candidates, "mean"], rows)
 
 
 def trajectories(points: pd.DataFrame) -> str:

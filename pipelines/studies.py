@@ -73,15 +73,30 @@ def figure3(study: StudyContext) -> pd.DataFrame:
 
         diet-ray study figure3 --run runs/globo --seeds 1
     """
-    base = study.config.model_dump()
-    variants = {
-        f"{reference} {ratio:.1%}": RunConfig.model_validate(
-            {**base, "ratio": ratio, "reference": {"name": reference, "beside": ()}}
-        )
-        for reference in ARCHITECTURES
-        for ratio in RATIOS
-    }
+    return study.variants(_references(study.config, RATIOS), ("diet", "random"), study.candidates)
+
+
+def reference(study: StudyContext) -> pd.DataFrame:
+    """The row of Figure 3 that has the run's own ratio; it shares its runs with `figure3`.
+
+    Shows: how much hangs on what the reference is, alone and as the run has it. Takes two hours.
+
+        diet-ray study reference --run runs/globo --seeds 1
+    """
+    variants = {"as in the run": study.config, **_references(study.config, (study.config.ratio,))}
     return study.variants(variants, ("diet", "random"), study.candidates)
+
+
+def _references(config: RunConfig, ratios: tuple[float, ...]) -> dict[str, RunConfig]:
+    """`config` with each architecture alone as its reference, at each ratio."""
+    base = config.model_dump()
+    return {
+        f"{name} {ratio:.1%}": RunConfig.model_validate(
+            {**base, "ratio": ratio, "reference": {"name": name, "beside": ()}}
+        )
+        for name in ARCHITECTURES
+        for ratio in ratios
+    }
 
 
 def ratio(study: StudyContext) -> pd.DataFrame:
@@ -178,6 +193,7 @@ STUDIES: dict[str, Callable[[StudyContext], pd.DataFrame]] = {
     "figure1": figure1,
     "figure3": figure3,
     "ratio": ratio,
+    "reference": reference,
     "ranking": ranking,
 }
 

@@ -21,7 +21,7 @@ from pipelines.progress import console
 from pipelines.studies import STUDIES, ranking_agreement
 from pipelines.study_context import StudyContext
 
-Name = Literal["table3", "table4", "table5", "figure1", "figure3", "ratio", "ranking"]
+Name = Literal["table3", "table4", "table5", "figure1", "figure3", "ratio", "reference", "ranking"]
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Study:
     $ diet-ray study ranking --run runs/globo --seeds 2
 
     table3: methods x architectures. table4: parts of the method switched off. table5: seconds and memory.
-    figure1: validation AUC along training. figure3: ratio x reference. ratio: ratio alone. ranking: do
-    candidates rank as after full training. Writes RUN/studies/NAME.parquet and NAME.json.
+    figure1: validation AUC along training. figure3: ratio x reference. ratio and reference: one of them
+    alone. ranking: do candidates rank as after full training. Writes RUN/studies/NAME.parquet and NAME.json.
     """
 
     name: tyro.conf.Positional[Name]

@@ -77,6 +77,8 @@ def full_run(run_dir: str, tmp_path: Path) -> Run:
         c.assign(variant=f"{name} {c['variant'].iloc[0]}") for c in variants for name in ("dcn", "wukong")
     ]
     write_table(folder, "studies/figure3", pd.concat(figure3))
+    references = [cells(("diet", "random"), 2, 1).assign(variant=name) for name in ("dcn", "wukong")]
+    write_table(folder, "studies/reference", pd.concat(references))
     write_table(folder, "studies/table4", cells(("diet",), 2, 2).assign(variant="without MF"))
     points = [
         {"method": "full", "candidate": "dcn", "seed": 0, "steps": n, "auc": 0.6 + n / 99}
@@ -119,6 +121,7 @@ def test_every_kind_of_result_has_its_section(full_run: Run) -> None:
         "Ranking",
         "Ratio",
         "Ratio and reference",
+        "Reference",
         "Parts switched off",
         "Trajectories",
         "Cost",

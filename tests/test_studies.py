@@ -99,6 +99,22 @@ def test_the_ratio_of_the_run_itself_is_not_distilled_again(own_run: str, few: N
     assert rows < Run.read(own_run).records[-1].metrics["memory"]["rows"]
 
 
+@pytest.mark.long
+def test_references_alone_are_runs_that_figure_3_finds_again(
+    own_run: str, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "ARCHITECTURES", ("finalnet", "dcn"))
+    found = run_study("reference", own_run)
+    assert list(found["variant"].unique()) == ["as in the run", "finalnet 5.0%", "dcn 5.0%"]
+    made = {path.name for path in (Path(own_run) / "studies/runs").iterdir()}
+    assert made == {"finalnet-5.0-", "dcn-5.0-"}
+    before = modified(own_run)
+    monkeypatch.setattr(studies, "RATIOS", (0.05,))
+    again = run_study("figure3", own_run)
+    assert modified(own_run) == before
+    assert again.equals(found[found["variant"] != "as in the run"].reset_index(drop=True))
+
+
 def test_trajectories_rise_in_steps_and_are_kept(own_run: str, few: None) -> None:
     found = run_study("figure1", own_run)
     for (method, _), curve in found.groupby(["method", "candidate"]):
