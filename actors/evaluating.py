@@ -35,6 +35,7 @@ class CellWorker(RunWorker):
         own, setting = CandidateConfig.model_validate(candidate), self._setting(fit)
         if method in WITHOUT_TABLES:
             return run_cell(method, own, seed, setting)
+        # The checkpoint gets no name here, so that the cell can let go of it.
         if method not in REDUCED:
             return run_cell(method, own, seed, setting, self._newest_checkpoint())
         setting = setting._replace(fit=self.rehearsing(method, fit))
