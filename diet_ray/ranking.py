@@ -54,10 +54,15 @@ def agreement(truth_C: Array, score_C: Array, draw: np.random.Generator) -> Agre
 
     return Agreement(
         len(truth_C),
-        estimated(lambda truth, score: float(kendalltau(truth, score).statistic)),
+        estimated(kendall),
         estimated(lambda truth, score: float(spearmanr(truth, score).statistic)),
         estimated(regret),
     )
+
+
+def kendall(truth_C: Array, score_C: Array) -> float:
+    """Kendall's tau-b alone, for whom an interval would cost too much."""
+    return float(kendalltau(truth_C, score_C).statistic)
 
 
 def regret(truth_C: Array, score_C: Array) -> float:

@@ -13,7 +13,7 @@ import pandas as pd
 from diet_ray.config import CandidateConfig, RunConfig
 from diet_ray.evaluation import METHODS, Method
 from diet_ray.models.registry import ARCHITECTURES, HeadConfig
-from diet_ray.ranking import agreement
+from diet_ray.ranking import agreement, kendall
 from diet_ray.seeding import numpy_generator
 from pipelines.study_context import StudyContext
 from tune_spaces.space import load_space, sample
@@ -215,7 +215,7 @@ def ranking_agreement(cells: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for method, own in scores.items():
         pairs = [
-            agreement(truth[t].to_numpy(), own[s].to_numpy(), numpy_generator(0, "pair")).kendall.value
+            kendall(truth[t].to_numpy(), own[s].to_numpy())
             for t in truth
             for s in own
             if method != "full" or s != t
