@@ -6,7 +6,7 @@ import numpy as np
 import ray
 import torch
 
-from actors.run_worker import RunWorker, checkpoint_path, memory_path
+from actors.run_worker import RunWorker, checkpoint_path, memory_path, scores_path
 from diet_ray import __version__
 from diet_ray.config import CandidateConfig, FitConfig
 from diet_ray.evaluation import REDUCED, WITHOUT_TABLES, CellResult, Method, Setting, run_cell
@@ -108,8 +108,8 @@ class CellWorker(RunWorker):
         }
 
     def _selected(self, method: Method, stage: int, seed: int) -> Memory:
-        block = self.log.block(stage)
-        scorer = LocalScorer(PartScorer(self.checkpoint(stage), self.log, block))
+        block, kept = self.log.block(stage), Folder.at(scores_path(self.url, stage))
+        scorer = LocalScorer(PartScorer(self.checkpoint(stage), self.log, block, kept))
         rows, draw = budget(self.config, block.rows), numpy_generator(seed, method, stage)
         chosen: np.ndarray
         if method == "el2n":

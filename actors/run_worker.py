@@ -22,6 +22,11 @@ def memory_path(stage: int) -> str:
     return f"memory/{stage:04d}/memory.parquet"
 
 
+def scores_path(run: str, stage: int) -> str:
+    """Where EL2N of all rows under a checkpoint is kept for who asks again: studies, the baseline EL2N."""
+    return f"{run}/studies/scores/{stage:04d}"
+
+
 class RunWorker:
     """Built from paths and small values, so that Ray can restart it anywhere."""
 

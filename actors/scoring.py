@@ -7,7 +7,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from actors.run_worker import RunWorker
+from actors.run_worker import RunWorker, scores_path
 from diet_ray.log.dataset import Block
 from diet_ray.scoring import El2nHistogram, RankedBins
 from diet_ray.selection import Collected, PartScorer, Scored, rows_by_part
@@ -20,7 +20,7 @@ class Scorer(RunWorker):
     def __init__(
         self, data: str, run: str, config: dict[str, Any], threads: int, scores: str | None = None
     ) -> None:
-        """scores: where runs of one reference share what they scored."""
+        """scores: the run in whose directory runs of one reference share what they scored."""
         super().__init__(data, run, config, threads)
         self.stage, self.scores = 0, scores
         self.parts: PartScorer | None = None
@@ -36,7 +36,7 @@ class Scorer(RunWorker):
 
     def _at(self, stage: int) -> PartScorer:
         if self.parts is None or self.stage != stage:
-            kept = Folder.at(f"{self.scores}/{stage:04d}") if self.scores else None
+            kept = Folder.at(scores_path(self.scores, stage)) if self.scores else None
             self.parts = PartScorer(self.checkpoint(stage), self.log, self.log.block(stage), kept)
             self.stage = stage
         return self.parts

@@ -72,7 +72,7 @@ def distill(
     """Distil every historical block of the log at `data` into the run directory; return the run.
 
     reference_of: a finished run that lends its checkpoints.
-    scores: a directory in which runs with that reference share the scores of its blocks.
+    scores: the run in whose directory runs with that reference share the scores of its blocks.
     """
     data, run = absolute(data), absolute(run)
     log = PreparedLog.open(data)

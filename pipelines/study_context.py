@@ -50,9 +50,8 @@ class StudyContext:
         """The run of a variant; it borrows the reference, and scores of blocks, from one that has it."""
         url = f"{self.url}/studies/runs/{re.sub('[^a-z0-9.]+', '-', name.lower())}"
         lender = lenders.get(_of_reference(config))
-        scores = f"{lender}/studies/scores" if lender else None
         console.print(f"variant {name}: {url}")
-        distill(self.data, url, config, ResourceConfig(), lender, scores)
+        distill(self.data, url, config, ResourceConfig(), lender, scores=lender)
         return url
 
     def trajectories(self, methods: tuple[Method, ...], candidates: Candidates) -> pd.DataFrame:

@@ -137,6 +137,9 @@ def test_evaluation_gives_a_row_per_cell_and_runs_no_cell_twice(run_dir: str, dr
     columns = {"method", "candidate", "seed", "auc", "logloss", "auc_is_like", "rows_trained", "seconds"}
     assert columns <= set(stored) and columns <= set(told)
     assert len(table(again).rows) == len(METHODS)
+    # What the baseline EL2N scored is there for the next who asks.
+    kept = (Path(run_dir) / "studies/scores").rglob("*.parquet")
+    assert {path.parent.name for path in kept} == {"0001", "0002", "0003"}
 
 
 def test_the_weight_of_rehearsal_is_chosen_once_for_a_method(run_dir: str, drift_log: str) -> None:
