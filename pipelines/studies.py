@@ -33,7 +33,7 @@ RANKED: tuple[Method, ...] = ("full", "diet", "random", "kmeans", "el2n", "warmu
 def table3(study: StudyContext) -> pd.DataFrame:
     """Table 3: every method with every architecture.
 
-    Shows: DIET above all reduced rows, near full training. Takes three hours.
+    Shows: DIET above all reduced rows, near full training. Takes five hours.
 
         diet-ray study table3 --run runs/globo --seeds 5
     """
