@@ -45,6 +45,10 @@ class Range(NamedTuple):
     start: int
     stop: int
 
+    def may_go_on_at(self, offset: int) -> bool:
+        """Whether no message from `offset` on is gone; at `stop` the next one will be."""
+        return self.start <= offset <= self.stop
+
 
 class Fetched(NamedTuple):
     """A message that waits to be taken; in the order in which messages of several partitions are."""
@@ -104,20 +108,24 @@ class KafkaArrivals:
         if not held:
             return None
         return sum(
-            max(0, span.stop - max(span.start, after.get(self._origin(partition), 0) // MESSAGE_ROWS))
+            max(0, span.stop - max(span.start, self._comes_next(partition, span, after)))
             for partition, span in held.items()
         )
 
     def skip_lost(self, after: Mapping[str, int]) -> dict[str, int]:
-        lost = {}
-        for partition, held in self._held().items():
-            origin = self._origin(partition)
-            if origin in after and not held.start <= after[origin] // MESSAGE_ROWS <= held.stop:
-                lost[origin] = held.start * MESSAGE_ROWS
-        return lost
+        return {
+            self._origin(partition): held.start * MESSAGE_ROWS
+            for partition, held in self._held().items()
+            if not held.may_go_on_at(self._comes_next(partition, held, after))
+        }
 
     def _origin(self, partition: int) -> str:
         return f"{self.topic}/{partition}"
+
+    def _comes_next(self, partition: int, held: Range, after: Mapping[str, int]) -> int:
+        """The offset at which reading goes on."""
+        origin = self._origin(partition)
+        return after[origin] // MESSAGE_ROWS if origin in after else held.start
 
     def _in_order_of_time(self, spans: dict[int, Range]) -> list[Fetched]:
         """What may be taken now: nothing earlier is left unread in a partition that has more."""
@@ -177,13 +185,12 @@ class KafkaArrivals:
         """Raises DataError where messages that were not read are gone."""
         unread = {}
         for partition, span in held.items():
-            origin = self._origin(partition)
-            start = after[origin] // MESSAGE_ROWS if origin in after else span.start
-            if not span.start <= start <= span.stop:
+            start = self._comes_next(partition, span, after)
+            if not span.may_go_on_at(start):
                 raise DataError(
-                    f"{origin} holds offsets {span.start:,} to {span.stop:,}, but {start:,} comes next: "
-                    "messages are lost, or the topic was made anew. Everything committed stands; "
-                    "--skip-block goes on with what there is"
+                    f"{self._origin(partition)} holds offsets {span.start:,} to {span.stop:,}, "
+                    f"but {start:,} comes next: messages are lost, or the topic was made anew. "
+                    "Everything committed stands; --skip-block goes on with what there is"
                 )
             unread[partition] = Range(start, span.stop)
         return unread

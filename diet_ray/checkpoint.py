@@ -55,7 +55,7 @@ def restore_tables(learner: Recommender, content: bytes) -> None:
     """Give a candidate the reference's tables and their optimiser's moments, as far as it was trained.
 
     Without the moments the first steps on the next block move every row by the whole learning rate, which a
-    model trained on all history does not suffer (docs/results.md).
+    model trained on all history does not suffer (docs/tried.md).
     Raises RunError where the content is damaged or its tables do not fit.
     """
     saved = _loaded(content)

@@ -67,6 +67,11 @@ def test_same_seed_same_memory_to_the_bit() -> None:
     assert not torch.equal(a.emb_NFD, c.emb_NFD)
 
 
+def test_without_iterations_the_memory_stays_as_it_was() -> None:
+    found, seen = run(OUTER.model_copy(update={"iterations": 0}))
+    assert seen == [] and torch.equal(found.emb_NFD, memory(40, seed=1).emb_NFD)
+
+
 def test_one_addressing_moves_at_most_the_active_rows() -> None:
     found, _ = run(OUTER.model_copy(update={"iterations": 5, "address_every": 5}))
     moved = (found.emb_NFD != memory(40, seed=1).emb_NFD).flatten(1).any(1)

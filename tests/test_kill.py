@@ -5,20 +5,19 @@ from pathlib import Path
 import pytest
 import yaml
 
+from actors.cluster import ResourceConfig
+from diet_ray.config import RunConfig
+from pipelines.distill import distill
 from tests.kill_harness import finish, kill_when, start
 from tests.tiny_run import TINY
 
 STAGES = 3
 
 
-@pytest.fixture(scope="module")
-def config_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Enough outer iterations that a stage lasts seconds."""
+def lasting_seconds() -> RunConfig:
+    """Enough outer iterations that a stage can be killed in its middle."""
     outer = TINY.method.outer.model_copy(update={"iterations": 40})
-    config = TINY.model_copy(update={"method": TINY.method.model_copy(update={"outer": outer})})
-    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    return str(path)
+    return TINY.model_copy(update={"method": TINY.method.model_copy(update={"outer": outer})})
 
 
 def memories(run: Path) -> dict[str, bytes]:
@@ -28,10 +27,12 @@ def memories(run: Path) -> dict[str, bytes]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("stages", [(2,), pytest.param((1, 2, 3), marks=pytest.mark.long)])
 def test_a_killed_run_ends_with_the_same_memory(
-    drift_log: str, config_file: str, tmp_path: Path, stages: tuple[int, ...]
+    ray_here: None, drift_log: str, tmp_path: Path, stages: tuple[int, ...]
 ) -> None:
     whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "out"
-    finish(start(drift_log, str(whole), config_file, log))
+    config_file = tmp_path / "tiny.yaml"
+    config_file.write_text(yaml.safe_dump(lasting_seconds().model_dump(mode="json")))
+    distill(drift_log, str(whole), lasting_seconds(), ResourceConfig())
     for stage in stages:
         record = killed / "stages" / f"{stage:04d}.json"
         before = killed / "stages" / f"{stage - 1:04d}.json"
@@ -41,8 +42,8 @@ def test_a_killed_run_ends_with_the_same_memory(
             # The checkpoint of the stage is written, its memory is not committed.
             return checkpoint.exists() and (stage == 1 or before.exists())
 
-        kill_when(start(drift_log, str(killed), config_file, log), in_the_middle)
+        kill_when(start(drift_log, str(killed), str(config_file), log), in_the_middle)
         assert not record.exists()
-    finish(start(drift_log, str(killed), config_file, log))
+    finish(start(drift_log, str(killed), str(config_file), log))
     assert len(memories(whole)) == STAGES
     assert memories(killed) == memories(whole)

@@ -20,21 +20,8 @@ def changed(**update: object) -> RunConfig:
     return RunConfig.model_validate({**TINY.model_dump(), **update})
 
 
-def lent(drift_log: str, run: Path, run_dir: str, config: RunConfig = TINY) -> Run:
-    return distill(drift_log, str(run), config, ResourceConfig(), run_dir)
-
-
-def test_a_borrowed_reference_gives_the_memory_of_a_trained_one(
-    drift_log: str, run_dir: str, tmp_path: Path
-) -> None:
-    run = lent(drift_log, tmp_path, run_dir)
-    for stage in (1, 2, 3):
-        verify(run, stage)
-        for path in (checkpoint_path(stage), memory_path(stage)):
-            assert (tmp_path / path).read_bytes() == (Path(run_dir) / path).read_bytes()
-    assert [r.metrics["training_loss"] for r in run.records] == [
-        r.metrics["training_loss"] for r in Run.read(run_dir).records
-    ]
+def lent(drift_log: str, run: Path, run_dir: str, config: RunConfig = TINY, scores: str | None = None) -> Run:
+    return distill(drift_log, str(run), config, ResourceConfig(), run_dir, scores)
 
 
 def test_a_run_of_another_ratio_may_borrow(drift_log: str, run_dir: str, tmp_path: Path) -> None:
@@ -42,14 +29,22 @@ def test_a_run_of_another_ratio_may_borrow(drift_log: str, run_dir: str, tmp_pat
     assert run.records[-1].metrics["memory"]["rows"] < Run.read(run_dir).records[-1].metrics["memory"]["rows"]
 
 
-def test_runs_of_one_reference_share_scores(drift_log: str, run_dir: str, tmp_path: Path) -> None:
-    def distilled(name: str) -> bytes:
-        run, scores = str(tmp_path / name), str(tmp_path / "scores")
-        distill(drift_log, run, TINY, ResourceConfig(), run_dir, scores)
+def test_a_borrowed_reference_gives_the_memory_of_a_trained_one_and_runs_share_its_scores(
+    drift_log: str, run_dir: str, tmp_path: Path
+) -> None:
+    def memory(name: str) -> bytes:
+        lent(drift_log, tmp_path / name, run_dir, scores=str(tmp_path / "scores"))
         return (tmp_path / name / memory_path(3)).read_bytes()
 
     own = (Path(run_dir) / memory_path(3)).read_bytes()
-    assert distilled("first") == distilled("second") == own
+    assert memory("first") == memory("second") == own
+    first, lender = Run.read(str(tmp_path / "first")), Run.read(run_dir)
+    for stage in (1, 2, 3):
+        verify(first, stage)
+        path = checkpoint_path(stage)
+        assert (tmp_path / "first" / path).read_bytes() == (Path(run_dir) / path).read_bytes()
+        losses = [run.records[stage - 1].metrics["training_loss"] for run in (first, lender)]
+        assert losses[0] == losses[1]
     kept = sorted((tmp_path / "scores").rglob("*.parquet"))
     assert {path.parent.name for path in kept} == {"0001", "0002", "0003"}
     # That the scores are read and not made anew shows where they are others.
@@ -57,7 +52,7 @@ def test_runs_of_one_reference_share_scores(drift_log: str, run_dir: str, tmp_pa
         table = pq.read_table(path)
         other = pa.array(table["el2n"].to_numpy()[::-1].copy())
         pq.write_table(table.set_column(1, "el2n", other), path)
-    assert distilled("third") != own
+    assert memory("third") != own
 
 
 @pytest.mark.parametrize("key", ["seed", "width", "reference", "training"])

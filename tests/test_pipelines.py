@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from actors.cluster import ResourceConfig
-from diet_ray.config import RunConfig
 from diet_ray.errors import ConfigError, DataError, RunError
 from diet_ray.evaluation import METHODS
 from diet_ray.log.dataset import PreparedLog
@@ -193,12 +192,3 @@ def test_a_run_remembers_where_its_log_is(run_dir: str, drift_log: str, tmp_path
     assert log_of(run_dir) == drift_log
     with pytest.raises(RunError, match="is not a run"):
         log_of(str(tmp_path))
-
-
-def test_without_optimisation_the_memory_is_the_boundary_rows(drift_log: str, tmp_path: Path) -> None:
-    outer = TINY.method.outer.model_copy(update={"iterations": 0})
-    config = RunConfig.model_validate(
-        TINY.model_copy(update={"method": TINY.method.model_copy(update={"outer": outer})}).model_dump()
-    )
-    run = distill(drift_log, str(tmp_path), config, ResourceConfig())
-    assert run.records[-1].metrics["memory"]["outer_loss"] == []

@@ -13,7 +13,7 @@ class Ensemble(DenseModel):
     """Answers with the mean of the members' logits.
 
     Each member has a loss of its own, so that the tables below come to serve all of them and none in
-    particular: a candidate, which is none of them, does better on such tables (docs/results.md).
+    particular: a candidate, which is none of them, does better on such tables (docs/tried.md).
     """
 
     def __init__(self, members: Sequence[DenseModel]) -> None:
