@@ -11,7 +11,8 @@ from diet_ray.config import RunConfig
 from diet_ray.errors import ConfigError
 from diet_ray.strict import told
 
-RECIPES = ("globo", "kuairand", "tmall", "taobao", "demo")
+FOLDER = files("pipelines") / "recipes"
+RECIPES = sorted(file.name.removesuffix(".yaml") for file in FOLDER.iterdir() if file.name.endswith(".yaml"))
 
 
 class Recipe(RunConfig):
@@ -25,8 +26,7 @@ class Recipe(RunConfig):
 
 def load_recipe(name_or_file: str) -> Recipe:
     """ConfigError where there is no such recipe, or naming each key that is unknown or out of range."""
-    named = files("pipelines") / "recipes" / f"{name_or_file}.yaml"
-    path = named if name_or_file in RECIPES else Path(name_or_file)
+    path = FOLDER / f"{name_or_file}.yaml" if name_or_file in RECIPES else Path(name_or_file)
     if not path.is_file():
         raise ConfigError(
             f"no config {name_or_file!r}: use one of {', '.join(RECIPES)}, or a YAML file that exists"

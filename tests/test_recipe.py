@@ -14,6 +14,12 @@ def test_every_shipped_recipe_loads(name: str) -> None:
     assert load_recipe(name).ratio > 0
 
 
+def test_the_letter_of_the_paper_and_each_log_that_it_names_has_a_recipe() -> None:
+    assert {"paper", "kuairand", "tmall", "taobao", "globo", "demo"} == set(RECIPES)
+    paper = load_recipe("paper")
+    assert not paper.reference.beside and not paper.method.boundary.carry
+
+
 def test_a_run_config_is_a_recipe_without_its_resources() -> None:
     assert Recipe(ratio=0.5).run_config() == RunConfig(ratio=0.5)
 
@@ -47,5 +53,5 @@ def test_a_wrong_file_is_refused_by_naming_the_key(tmp_path: Path, text: str, me
 
 
 def test_an_unknown_recipe_is_refused_by_naming_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="no config 'glbo': use one of globo, kuairand"):
+    with pytest.raises(ConfigError, match="no config 'glbo': use one of demo, globo, kuairand, paper"):
         load_recipe("glbo")
