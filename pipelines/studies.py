@@ -79,8 +79,8 @@ def figure3(study: StudyContext) -> pd.DataFrame:
 def reference(study: StudyContext) -> pd.DataFrame:
     """The row of Figure 3 that has the run's own ratio; it shares its runs with `figure3`.
 
-    Shows: how much hangs on what the reference is, alone and as the run has it. Takes two hours by its parts;
-    it has not been run on Globo yet.
+    Shows: how much hangs on what the reference is, alone and as the run has it. Takes two and a half hours
+    with two candidates.
 
         diet-ray study reference --run runs/globo --seeds 1
     """
