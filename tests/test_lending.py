@@ -41,8 +41,8 @@ def test_a_borrowed_reference_gives_the_memory_of_a_trained_one_and_runs_share_i
     first, lender = Run.read(str(tmp_path / "first")), Run.read(run_dir)
     for stage in (1, 2, 3):
         verify(first, stage)
-        path = checkpoint_path(stage)
-        assert (tmp_path / "first" / path).read_bytes() == (Path(run_dir) / path).read_bytes()
+        for path in (checkpoint_path(stage), memory_path(stage)):
+            assert (tmp_path / "first" / path).read_bytes() == (Path(run_dir) / path).read_bytes()
         losses = [run.records[stage - 1].metrics["training_loss"] for run in (first, lender)]
         assert losses[0] == losses[1]
     kept = sorted((tmp_path / "scores").rglob("*.parquet"))
