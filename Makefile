@@ -5,7 +5,7 @@ DEMO := .demo
 RUNS := 108
 BLOCKS := 1000
 
-.PHONY: setup demo test test-long lint bench campaign soak clean
+.PHONY: setup demo test test-long test-gpu lint bench campaign soak clean
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -29,6 +29,10 @@ test: setup
 
 test-long: setup
 	$(BIN)/python -m pytest -m long
+
+# Where there is a GPU: does it compute what the CPU computes? (constraints.txt asks for a torch that may lack CUDA.)
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu
 
 # One fault per run against the stream, at a random moment (docs/reliability.md).
 campaign: setup

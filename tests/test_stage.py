@@ -35,7 +35,7 @@ def memories(log: PreparedLog, config: RunConfig) -> list[Memory]:
         rows = budget(config, sum(b.rows for b in log.history[:stage]))
         scorer = LocalScorer(PartScorer(reference[stage - 1], log, block))
         new = config.method.boundary.new_rows(rows, found[-1].rows if found else 0)
-        pool_draw = numpy_generator(config.seed, "pool", stage)
+        device, pool_draw = reference[stage - 1].device, numpy_generator(config.seed, "pool", stage)
         chosen = scorer.collect(boundary_rows(scorer, new, config.method.boundary))
         pool = scorer.collect(random_rows(scorer, config.pool_rows, pool_draw))
         memory = next_memory(
@@ -43,9 +43,9 @@ def memories(log: PreparedLog, config: RunConfig) -> list[Memory]:
             log,
             config,
             rows=rows,
-            boundary=chosen.as_memory(stage),
+            boundary=chosen.as_memory(stage).to(device),
             old=found[-1] if found else None,
-            real=pool.targets(config.method.outer.target_labels),
+            real=pool.targets(config.method.outer.target_labels).to(device),
             reference=reference[stage - 1],
             previous=reference[stage - 2] if stage > 1 else None,
         )
