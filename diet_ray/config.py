@@ -81,7 +81,7 @@ class ReferenceConfig(ModelConfig):
 
     beside: names of architectures; one that is the reference's own is the same model from other initial
         weights. The teacher's answer is the mean of all of them. Training the four of the default takes seven
-        times a DCN alone, and leaves tables that candidates do best on (docs/results.md).
+        times a DCN alone, and leaves tables that candidates do best on (docs/tried.md).
     """
 
     beside: tuple[str, ...] = ("dcnv2", "finalmlp", "wukong")
