@@ -14,6 +14,7 @@ Array = NDArray[np.floating]
 
 RESAMPLES = 2000
 LEVEL = 0.95
+FEWEST = 3  # candidates that have an order worth speaking of
 
 
 class Estimate(NamedTuple):
@@ -36,11 +37,13 @@ class Agreement(NamedTuple):
 def agreement(truth_C: Array, score_C: Array, draw: np.random.Generator) -> Agreement:
     """Compare two scorings of the same candidates.
 
-    Raises ValueError where they are not of one length, of fewer than three candidates, or not finite.
+    Raises ValueError where they are not of one length, of fewer than FEWEST candidates, or not finite.
     """
     truth_C, score_C = np.asarray(truth_C, float), np.asarray(score_C, float)
-    if truth_C.shape != score_C.shape or truth_C.ndim != 1 or len(truth_C) < 3:
-        raise ValueError(f"scores of shapes {truth_C.shape} and {score_C.shape}: need two of one length >= 3")
+    if truth_C.shape != score_C.shape or truth_C.ndim != 1 or len(truth_C) < FEWEST:
+        raise ValueError(
+            f"scores of shapes {truth_C.shape} and {score_C.shape}: need two of one length >= {FEWEST}"
+        )
     if not (np.isfinite(truth_C).all() and np.isfinite(score_C).all()):
         raise ValueError("scores are not finite")
     drawn = (draw.integers(len(truth_C), size=len(truth_C)) for _ in range(RESAMPLES))

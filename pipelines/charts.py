@@ -113,23 +113,25 @@ def ratio_chart(cells: pd.DataFrame) -> Figure:
 
 @_styled
 def ranking_chart(scores: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """Each candidate's test AUC by a method against its test AUC by full training, a panel per method.
+    """Each candidate's rank by a method against its rank by full training, a panel per method.
 
-    Methods lie at levels of their own: on one axis the order that each gives would not be seen.
+    Ranks of test AUC: a few weak candidates would press the AUCs of all others into a corner.
     """
+    ranks = scores.rank(ascending=False)
     across = min(len(methods), 3)
     down = -(-len(methods) // across)
     figure = Figure((7.0, 2.6 * down), layout="constrained")
-    panels = figure.subplots(down, across, sharex=True, squeeze=False).ravel()
+    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
     for number, (axes, method) in enumerate(zip(panels, methods, strict=False)):
-        axes.scatter(scores["full"], scores[method], s=16, color=_colour(method, number))
+        axes.axline((1, 1), slope=1, color="0.8", linewidth=1, zorder=0)
+        axes.scatter(ranks["full"], ranks[method], s=16, color=_colour(method, number))
         axes.set_title(method, fontsize=10)
-        axes.locator_params(nbins=4)
+        axes.locator_params(nbins=4, integer=True)
         axes.tick_params(labelbottom=True)
     for axes in panels[len(methods) :]:
         axes.set_axis_off()
-    figure.supxlabel("test AUC, full training", fontsize=10)
-    figure.supylabel("test AUC, this method", fontsize=10)
+    figure.supxlabel("rank after full training", fontsize=10)
+    figure.supylabel("rank by this method", fontsize=10)
     return figure
 
 

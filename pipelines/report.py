@@ -13,6 +13,7 @@ import tyro
 import yaml
 
 from diet_ray.evaluation import METHODS, REDUCED
+from diet_ray.ranking import FEWEST
 from diet_ray.run import Run
 from diet_ray.storage import Folder
 from pipelines import charts
@@ -145,11 +146,21 @@ def _lead(cells: pd.DataFrame) -> str:
 def ranking(cells: pd.DataFrame) -> str:
     methods = [method for method in _methods(cells) if method != "full"]
     scores = cells.pivot_table(index="candidate", columns="method", values="auc").dropna()
-    if "full" not in scores or len(scores) < 3:
+    if "full" not in scores or len(scores) < FEWEST:
         return ""
-    complete = cells[cells["candidate"].isin(scores.index)]
+    agreed = ranking_agreement(cells[cells["candidate"].isin(scores.index)])
+    said = text(
+        "Does a cheap score rank candidates as training on all history does? Test AUC, means over seeds, "
+        "95 % bootstrap intervals over candidates; time is of a whole cell."
+    )
+    tables = [_agreement_table(part) for _, part in agreed.groupby("among", sort=False)]
+    chart = figure(charts.ranking_chart(scores, methods), "A dot per candidate, 1 the best.")
+    return said + "".join(tables) + chart
+
+
+def _agreement_table(agreed: pd.DataFrame) -> str:
     rows = []
-    for row in ranking_agreement(complete).to_dict("records"):
+    for row in agreed.to_dict("records"):
         interval = (
             ["", "", ""]
             if row["method"] == "full"
@@ -165,11 +176,8 @@ def ranking(cells: pd.DataFrame) -> str:
         single = "" if isnan(row["kendall_single"]) else f"{row['kendall_single']:.2f}"
         rows.append([name, *interval, single, f"{row['cost_ratio']:.1f}"])
     head = ["scores of", "Kendall tau", "Spearman", "regret (AUC)", "tau of single seeds", "full / its time"]
-    said = text(
-        f"{len(scores)} candidates: does a cheap score rank them as training on all history does? Test AUC, "
-        "means over seeds, 95 % bootstrap intervals over candidates; time is of a whole cell."
-    )
-    return said + table(head, rows) + figure(charts.ranking_chart(scores, methods), "A dot per candidate.")
+    weak = "the weak ones left out" if agreed["among"].iloc[0] == "good" else "all"
+    return text(f"{agreed['candidates'].max():.0f} candidates, {weak}:") + table(head, rows)
 
 
 def ratio(cells: pd.DataFrame) -> str:

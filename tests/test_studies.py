@@ -13,7 +13,7 @@ import pytest
 from diet_ray.config import CandidateConfig, RunConfig
 from diet_ray.run import Run
 from pipelines import studies
-from pipelines.studies import STUDIES, ranking_agreement
+from pipelines.studies import STUDIES, agreement_of, ranking_agreement
 from pipelines.study import Name, Study, summary
 from pipelines.study_context import StudyContext
 from tests.tiny_run import FIT, TINY
@@ -134,9 +134,10 @@ def test_cost_has_training_and_distillation(own_run: str, few: None) -> None:
 def test_ranking_compares_candidates_of_the_search(own_run: str, few: None) -> None:
     found = run_study("ranking", own_run, seeds=2)
     assert found["candidate"].nunique() == 5 and len(found) == 20
-    agreed = pd.read_parquet(f"{own_run}/studies/ranking_agreement.parquet").set_index("method")
-    assert agreed.loc["diet", "candidates"] == 5 and -1 <= agreed.loc["diet", "kendall"] <= 1
-    assert agreed.loc["full", "cost_ratio"] == 1 and np.isnan(agreed.loc["full", "kendall"])
+    agreed = pd.read_parquet(f"{own_run}/studies/ranking_agreement.parquet").set_index(["among", "method"])
+    assert agreed.loc[("all", "diet"), "candidates"] == 5 and agreed.loc[("good", "diet"), "candidates"] == 4
+    assert -1 <= agreed.loc[("all", "diet"), "kendall"] <= 1
+    assert agreed.loc[("all", "full"), "cost_ratio"] == 1 and np.isnan(agreed.loc[("all", "full"), "kendall"])
 
 
 def scored(**by_method: dict[int, list[float]]) -> pd.DataFrame:
@@ -160,13 +161,21 @@ def test_agreement_by_hand() -> None:
         full={0: [0.1, 0.2, 0.3], 1: [0.1, 0.3, 0.2]},
         diet={0: [0.3, 0.2, 0.1]},
     )
-    found = ranking_agreement(cells).set_index("method")
+    found = agreement_of(cells).set_index("method")
     # Seeds of full training disagree in one of three pairs: (2 - 1) / 3.
     assert found.loc["full", "kendall_single"] == pytest.approx(1 / 3)
     # Against seed 0 all three pairs are turned round, against seed 1 two of three.
     assert found.loc["diet", "kendall_single"] == pytest.approx((-1 - 1 / 3) / 2)
     assert found.loc["diet", "regret"] == pytest.approx(0.25 - 0.1)
     assert found.loc["diet", "cost_ratio"] == 5
+
+
+def test_weak_candidates_are_told_apart() -> None:
+    cells = scored(full={0: [0.5, 0.2, 0.3, 0.4]}, diet={0: [0.1, 0.2, 0.3, 0.4]})
+    cells["candidate"] = cells["candidate"].replace("c0", "weak-dcn")
+    found = ranking_agreement(cells).set_index(["among", "method"])["kendall"]
+    assert found["good", "diet"] == 1 and found["all", "diet"] == 0
+    assert set(ranking_agreement(cells[cells["candidate"] != "weak-dcn"])["among"]) == {"all"}
 
 
 @pytest.mark.long
