@@ -4,11 +4,9 @@ Up to rounding, and from the same rows: rounding grows from step to step, scores
 change places, and another row chosen is another memory.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 from torch import Tensor
 
@@ -16,7 +14,7 @@ from actors.cluster import ResourceConfig
 from diet_ray.checkpoint import restore_weights, to_bytes
 from diet_ray.config import CandidateConfig
 from diet_ray.examples import dense_params, loss_of
-from diet_ray.learning import learn_block, new_learner
+from diet_ray.learning import learn_block
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.memory import Memory, fuse
 from diet_ray.recommender import Recommender
@@ -25,6 +23,7 @@ from diet_ray.selection import LocalScorer, PartScorer, random_rows
 from diet_ray.stage import new_reference, next_memory
 from pipelines.distill import distill
 from pipelines.evaluate import evaluate
+from tests.test_stage import untrained
 from tests.tiny_run import FIT, TINY
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -42,7 +41,7 @@ class Bench:
 
     def learner(self, device: torch.device) -> Recommender:
         self.patch.setattr("diet_ray.learning.own_device", lambda: device.type)
-        return new_learner(new_reference(self.log, TINY, "reference"), self.log, TINY.width, TINY.training)
+        return untrained(self.log, TINY)
 
     def learned(self, device: torch.device) -> Recommender:
         """The reference after the first block."""
@@ -54,13 +53,6 @@ class Bench:
 @pytest.fixture
 def bench(drift_log: str, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(drift_log, monkeypatch)
-
-
-@pytest.fixture
-def ray_with_gpu() -> Iterator[None]:
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def assert_close(gpu: Tensor, cpu: Tensor, within: float) -> None:
@@ -79,10 +71,8 @@ def test_a_reference_learns_the_same(bench: Bench) -> None:
 def test_the_same_rows_become_the_same_memory(bench: Bench) -> None:
     """Influence (eq. 10), addressing and the unrolled steps (eqs. 16-19)."""
     reference = bench.learned(CPU)
-    checkpoint, scorer = (
-        to_bytes(reference),
-        LocalScorer(PartScorer(reference, bench.log, bench.log.block(1))),
-    )
+    checkpoint = to_bytes(reference)
+    scorer = LocalScorer(PartScorer(reference, bench.log, bench.log.block(1)))
     boundary, more, pool = (
         scorer.collect(random_rows(scorer, rows, numpy_generator(0, rows)))
         for rows in (200, 100, TINY.pool_rows)
@@ -116,7 +106,7 @@ def test_the_same_rows_become_the_same_memory(bench: Bench) -> None:
     assert moved.max() > 1e-4
 
 
-def test_a_run_and_its_cells_take_the_gpu(drift_log: str, tmp_path: Path, ray_with_gpu: None) -> None:
+def test_a_run_and_its_cells_take_the_gpu(drift_log: str, tmp_path: Path, ray_here: None) -> None:
     run = distill(drift_log, str(tmp_path), TINY, ResourceConfig(num_gpus=0.3, threads=1))
     memory = run.records[-1].metrics["memory"]
     # Of the CUDA allocator: the memory of a process that has loaded torch is never as small.

@@ -15,13 +15,17 @@ from diet_ray.stage import budget, composition, new_reference, next_memory
 from tests.tiny_run import TINY
 
 
+def untrained(log: PreparedLog, config: RunConfig) -> Recommender:
+    return new_learner(new_reference(log, config, "reference"), log, config.width, config.training)
+
+
 def checkpoints(log: PreparedLog, config: RunConfig) -> list[Recommender]:
     """The reference after each historical block."""
-    learner = new_learner(new_reference(log, config, "reference"), log, config.width, config.training)
+    learner = untrained(log, config)
     kept = []
     for block in log.history:
         learn_block(learner, log, block, config.training, derived_seed(config.seed, "reference"))
-        copy = new_learner(new_reference(log, config, "reference"), log, config.width, config.training)
+        copy = untrained(log, config)
         restore_weights(copy, to_bytes(learner))
         kept.append(copy)
     return kept
