@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from actors.reference import with_progress
-from actors.run_worker import RunWorker, checkpoint_path, memory_path
-from diet_ray.distiller import Progress
-from diet_ray.memory import Memory, from_arrow, to_arrow
-from diet_ray.metrics import Scores
-from diet_ray.peak_memory import forget_peak, peak_bytes
-from diet_ray.probe import probe_memory
-from diet_ray.selection import Collected
-from diet_ray.stage import composition, memory_schema, next_memory
+from actors.worker import RunWorker, checkpoint_path, memory_path
+from diet_ray.distillation.distiller import Progress
+from diet_ray.distillation.memory import Memory, from_arrow, to_arrow
+from diet_ray.distillation.selection import Collected
+from diet_ray.distillation.stage import composition, memory_schema, next_memory
+from diet_ray.evaluation.probe import probe_memory
+from diet_ray.training.metrics import Scores
+from diet_ray.training.peak_memory import forget_peak, peak_bytes
 
 
 class Distiller(RunWorker):

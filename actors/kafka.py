@@ -14,11 +14,11 @@ import ray
 import yaml
 from pydantic import Field
 
-from actors.preparing import quiet_data
+from actors.data import quiet_data
 from diet_ray.errors import ConfigError, DataError
-from diet_ray.log.arriving import Piece
-from diet_ray.log.messages import MESSAGE_ROWS, Coding, Message, message_pieces
 from diet_ray.log.schema import LogSchema
+from diet_ray.log.stream.arrivals import Piece
+from diet_ray.log.stream.messages import MESSAGE_ROWS, Coding, Message, message_pieces
 from diet_ray.strict import Strict
 
 SCHEME = "kafka://"

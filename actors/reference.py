@@ -5,11 +5,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from actors.run_worker import RunWorker, checkpoint_path
-from diet_ray.checkpoint import restore, to_bytes
-from diet_ray.learning import evaluate_block, learn_block
-from diet_ray.metrics import Scores
+from actors.worker import RunWorker, checkpoint_path
 from diet_ray.seeding import derived_seed
+from diet_ray.training.checkpoint import restore, to_bytes
+from diet_ray.training.learning import evaluate_block, learn_block
+from diet_ray.training.metrics import Scores
 
 REPORT_ROWS = 50_000
 

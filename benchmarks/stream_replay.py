@@ -4,9 +4,9 @@
           --batch runs/globo --data data/globo --run runs/globo-stream --out replay.json
 
 Publishes the first HISTORY files of SOURCE into a directory, one after another, lets `diet-ray stream` follow
-them to the end, and trains a probe (diet_ray.probe) on the last memory of the stream and on that of the batch
-run, with several seeds; both are scored on the rows of file number SCORED, which neither has seen. Takes half
-an hour on two cores. Expected on Globo: docs/reliability.md.
+them to the end, and trains a probe (diet_ray.evaluation.probe) on the last memory of the stream and on that
+of the batch run, with several seeds; both are scored on the rows of file number SCORED, which neither has
+seen. Takes half an hour on two cores. Expected on Globo: docs/reliability.md.
 """
 
 import json
@@ -26,17 +26,17 @@ import pyarrow.parquet as pq
 import torch
 import tyro
 
-from actors.run_worker import checkpoint_path, memory_path
+from actors.worker import checkpoint_path, memory_path
 from diet_ray.config import RunConfig
-from diet_ray.log.arriving import DirectoryArrivals
+from diet_ray.distillation.memory import from_arrow
+from diet_ray.distillation.stage import memory_schema
+from diet_ray.evaluation.probe import probe_memory
 from diet_ray.log.dataset import Block, EncodedLog, PreparedLog
-from diet_ray.log.intake import Intake
-from diet_ray.log.messages import MESSAGE_ROWS as PLACES
-from diet_ray.log.stream import StreamConfig, StreamLog
-from diet_ray.memory import from_arrow
-from diet_ray.probe import probe_memory
-from diet_ray.run import Run, memory_stamp
-from diet_ray.stage import memory_schema
+from diet_ray.log.stream.arrivals import DirectoryArrivals
+from diet_ray.log.stream.intake import Intake
+from diet_ray.log.stream.log import StreamConfig, StreamLog
+from diet_ray.log.stream.messages import MESSAGE_ROWS as PLACES
+from diet_ray.runs.run import Run, memory_stamp
 from tests.kafka_broker import broker, publish
 
 MESSAGE_ROWS = 2_000

@@ -18,11 +18,11 @@ import torch
 import tyro
 
 from diet_ray.config import CandidateConfig, FitConfig
-from diet_ray.evaluation import new_candidate
-from diet_ray.examples import Examples
-from diet_ray.recommender import Tables
+from diet_ray.evaluation.cell import new_candidate
+from diet_ray.evaluation.trial import Trial, TrialData, TrialRecord
+from diet_ray.models.examples import Examples
 from diet_ray.storage import Folder
-from diet_ray.trial import Trial, TrialData, TrialRecord
+from diet_ray.training.recommender import Tables
 
 FIELDS, WIDTH, TASKS = 12, 32, 3
 CANDIDATE = CandidateConfig(name="dcn", options={"hidden": [128, 64]})

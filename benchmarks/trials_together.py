@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from diet_ray.config import CandidateConfig
-from diet_ray.evaluation import new_candidate
-from diet_ray.examples import example_loss, predict
-from diet_ray.learning import own_device
+from diet_ray.evaluation.cell import new_candidate
+from diet_ray.models.examples import example_loss, predict
+from diet_ray.training.learning import own_device
 
 FIELDS, WIDTH, TASKS = 12, 32, 3
 Batch = tuple[Tensor, Tensor]

@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from diet_ray.boundary import QuotaRule
+from diet_ray.distillation.boundary import QuotaRule
+from diet_ray.distillation.unroll import Adam, InnerOptimiser, Sgd
 from diet_ray.models.registry import ModelConfig, check_options
 from diet_ray.strict import Strict
-from diet_ray.unroll import Adam, InnerOptimiser, Sgd
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]

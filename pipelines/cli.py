@@ -5,12 +5,12 @@ from typing import Annotated
 
 import tyro
 
-from pipelines.command import guarded
 from pipelines.distill import Distill
 from pipelines.evaluate import Evaluate
-from pipelines.inspecting import Inspect
+from pipelines.inspection import Inspect
 from pipelines.prepare import Prepare
 from pipelines.report import Report
+from pipelines.runtime.command import guarded
 from pipelines.search import Search
 from pipelines.status import Status
 from pipelines.stream import Stream

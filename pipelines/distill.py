@@ -11,18 +11,18 @@ from typing import Annotated, Any
 import tyro
 
 from actors.cluster import ResourceConfig, connect, plan
-from actors.run_worker import memory_path
+from actors.worker import memory_path
 from diet_ray.config import RunConfig
-from diet_ray.lease import Lease
+from diet_ray.distillation.stage import budget
 from diet_ray.log.dataset import Block, PreparedLog
-from diet_ray.run import Run
-from diet_ray.stage import budget
+from diet_ray.runs.lease import Lease
+from diet_ray.runs.run import Run
 from diet_ray.storage import FileStamp, Folder, absolute
-from pipelines.command import option, run_command
-from pipelines.driver import Budget, Driver
-from pipelines.lending import LentReference
-from pipelines.progress import bars, console
-from pipelines.recipe import Recipe, load_recipe
+from pipelines.runtime.command import option, run_command
+from pipelines.runtime.driver import Budget, Driver
+from pipelines.runtime.progress import bars, console
+from pipelines.runtime.recipe import Recipe, load_recipe
+from pipelines.runtime.reference_reuse import LentReference
 
 LOG_OF_RUN = "log.json"  # where the log was; not part of what the run is
 

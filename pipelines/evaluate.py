@@ -19,19 +19,19 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from actors.cells import evaluate_cell, find_rehearsal
 from actors.cluster import as_finished, connect, gpu_share, own_errors
-from actors.evaluating import evaluate_cell, find_rehearsal
 from diet_ray.config import CandidateConfig, FitConfig, RunConfig
 from diet_ray.errors import ConfigError, RunError
-from diet_ray.evaluation import METHODS, REDUCED, Method, new_candidate
+from diet_ray.evaluation.cell import METHODS, REDUCED, Method, new_candidate
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.registry import ARCHITECTURES
-from diet_ray.run import Run
+from diet_ray.runs.run import Run
 from diet_ray.storage import Folder, absolute
 from diet_ray.strict import told
-from pipelines.command import run_command
 from pipelines.distill import LOG_OF_RUN
-from pipelines.progress import bars, console
+from pipelines.runtime.command import run_command
+from pipelines.runtime.progress import bars, console
 
 
 @dataclass(frozen=True)

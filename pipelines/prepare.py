@@ -4,15 +4,15 @@ import sys
 from dataclasses import dataclass
 
 from actors.cluster import connect
-from actors.preparing import RayMapper
+from actors.data import RayMapper
 from diet_ray.errors import ConfigError
 from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
-from diet_ray.log.preparing import prepare
+from diet_ray.log.prepare import prepare
 from diet_ray.log.schema import load_schema
 from diet_ray.storage import absolute
-from pipelines.command import run_command
-from pipelines.progress import bars, console
+from pipelines.runtime.command import run_command
+from pipelines.runtime.progress import bars, console
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,17 @@ import pandas as pd
 import tyro
 import yaml
 
-from diet_ray.evaluation import METHODS, REDUCED
-from diet_ray.ranking import FEWEST
-from diet_ray.run import Run
+from diet_ray.evaluation.agreement import FEWEST
+from diet_ray.evaluation.cell import METHODS, REDUCED
+from diet_ray.runs.run import Run
 from diet_ray.storage import Folder
-from pipelines import charts
-from pipelines.command import run_command
 from pipelines.evaluate import with_spread
-from pipelines.inspecting import told_reference
-from pipelines.page import figure, folded, page, table, text
-from pipelines.progress import console
-from pipelines.studies import ranking_agreement
+from pipelines.inspection import told_reference
+from pipelines.reporting import charts
+from pipelines.reporting.page import figure, folded, page, table, text
+from pipelines.runtime.command import run_command
+from pipelines.runtime.progress import console
+from pipelines.studies.definitions import ranking_agreement
 
 SPREAD = "Mean and standard deviation over seeds; LogLoss in small print."
 

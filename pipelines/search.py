@@ -17,19 +17,19 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from actors.cells import evaluate_cell
 from actors.cluster import as_finished, connect, gpu_share, own_errors
-from actors.evaluating import evaluate_cell
-from actors.searching import SearchSetting, shared_rows
+from actors.trials import SearchSetting, shared_rows
 from diet_ray.config import FitConfig, RunConfig
 from diet_ray.errors import ConfigError, ResourceError, RunError
+from diet_ray.evaluation.trial import TrialRecord
 from diet_ray.log.dataset import PreparedLog
-from diet_ray.run import Run, differences, memory_stamp
+from diet_ray.runs.run import Run, differences, memory_stamp
 from diet_ray.storage import Folder, absolute
-from diet_ray.trial import TrialRecord
-from pipelines.command import run_command
 from pipelines.evaluate import complete_run, log_of, write_table
-from pipelines.progress import Bars, bars, console
-from pipelines.sweep import Scheduler, Searcher, Sweep, records, run_sweep
+from pipelines.runtime.command import run_command
+from pipelines.runtime.progress import Bars, bars, console
+from pipelines.runtime.sweep import Scheduler, Searcher, Sweep, records, run_sweep
 from tune_spaces.space import Spaces, load_space
 
 

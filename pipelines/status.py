@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from diet_ray.errors import RunError
-from diet_ray.lease import holder_of
-from diet_ray.run import Run
-from pipelines.command import run_command
-from pipelines.health import health
+from diet_ray.runs.lease import holder_of
+from diet_ray.runs.run import Run
+from pipelines.runtime.command import run_command
+from pipelines.runtime.health import health
 
 
 @dataclass(frozen=True)

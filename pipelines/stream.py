@@ -17,20 +17,20 @@ import tyro
 from actors.cluster import connect, plan
 from actors.kafka import SCHEME, KafkaArrivals, KafkaConfig
 from diet_ray.config import RunConfig
-from diet_ray.lease import Lease
-from diet_ray.log.arriving import Arrivals, DirectoryArrivals
 from diet_ray.log.dataset import Block
-from diet_ray.log.intake import Closed, Intake
 from diet_ray.log.schema import LogSchema, load_schema
-from diet_ray.log.stream import StreamConfig, StreamLog
-from diet_ray.run import SWEPT, Run
+from diet_ray.log.stream.arrivals import Arrivals, DirectoryArrivals
+from diet_ray.log.stream.intake import Closed, Intake
+from diet_ray.log.stream.log import StreamConfig, StreamLog
+from diet_ray.runs.lease import Lease
+from diet_ray.runs.run import SWEPT, Run
 from diet_ray.storage import FileStamp, Folder, absolute
-from pipelines.command import option, run_command
-from pipelines.driver import Budget, Driver
-from pipelines.health import Health
-from pipelines.progress import bars, console
-from pipelines.recipe import Recipe, load_recipe
-from pipelines.watch import Watch
+from pipelines.runtime.command import option, run_command
+from pipelines.runtime.driver import Budget, Driver
+from pipelines.runtime.health import Health
+from pipelines.runtime.progress import bars, console
+from pipelines.runtime.recipe import Recipe, load_recipe
+from pipelines.runtime.stream_guard import Watch
 
 FREE = ("block_seconds", "min_rows", "ahead", "probe_every", "max_fall")  # settings that may change in a run
 ITERATIONS = 4  # outer, per micro-block, where no recipe says how many

@@ -15,11 +15,11 @@ from diet_ray.errors import ConfigError
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.registry import ARCHITECTURES
 from diet_ray.storage import Folder, absolute
-from pipelines.command import run_command
 from pipelines.evaluate import complete_run, listed, load_candidates, log_of, write_table
-from pipelines.progress import console
-from pipelines.studies import STUDIES, ranking_agreement
-from pipelines.study_context import StudyContext
+from pipelines.runtime.command import run_command
+from pipelines.runtime.progress import console
+from pipelines.studies.context import StudyContext
+from pipelines.studies.definitions import STUDIES, ranking_agreement
 
 Name = Literal["table3", "table4", "table5", "figure1", "figure3", "ratio", "reference", "ranking"]
 

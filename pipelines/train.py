@@ -7,16 +7,16 @@ from typing import Annotated
 import ray
 import tyro
 
+from actors.cells import train_candidate
 from actors.cluster import connect, own_errors
-from actors.evaluating import train_candidate
 from diet_ray.config import FitConfig
 from diet_ray.errors import RunError
-from diet_ray.export import CARD, read_model
+from diet_ray.evaluation.export import CARD, read_model
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.storage import Folder, absolute
-from pipelines.command import run_command
 from pipelines.evaluate import complete_run, load_candidates, log_of
-from pipelines.progress import bars, console
+from pipelines.runtime.command import run_command
+from pipelines.runtime.progress import bars, console
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 
 from actors.cluster import ResourceConfig
 from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
-from diet_ray.log.preparing import prepare
+from diet_ray.log.prepare import prepare
 from pipelines.distill import distill
 from tests.shop_log import shop_rows, shop_schema, write_source
 from tests.tiny_run import TINY

@@ -32,7 +32,7 @@ from rich.console import Console
 
 from diet_ray import load_memory
 from diet_ray.errors import RunError
-from diet_ray.run import Run, verify
+from diet_ray.runs.run import Run, verify
 from tests.small_cluster import SmallCluster
 from tests.stream_log import publish, start, write_log
 

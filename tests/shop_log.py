@@ -9,9 +9,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import yaml
 
+from diet_ray.log.batches import joined
 from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.log.schema import LogSchema, parse_schema
-from diet_ray.log.shuffle import joined
 
 SHOP_YAML = """
 name: myshop

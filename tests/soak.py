@@ -20,7 +20,7 @@ import tyro
 from matplotlib import pyplot
 from rich.console import Console
 
-from diet_ray.run import Run
+from diet_ray.runs.run import Run
 from tests.small_cluster import OURS, SmallCluster, title
 from tests.stream_log import publish, start, write_log
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from diet_ray.candidate import Fitting
 from diet_ray.config import FitConfig
 from diet_ray.errors import RunError
-from diet_ray.examples import Examples, predict
-from diet_ray.metrics import score_tasks
-from diet_ray.models.ranking import RankingModel
+from diet_ray.models.base import RankingModel
+from diet_ray.models.examples import Examples, predict
 from diet_ray.models.registry import ModelConfig, build_model
+from diet_ray.training.candidate import Fitting
+from diet_ray.training.metrics import score_tasks
 
 FIELDS, WIDTH, TASKS = 4, 8, 2
 

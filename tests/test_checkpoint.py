@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from diet_ray.checkpoint import restore, restore_tables, restore_weights, to_bytes
 from diet_ray.errors import RunError
 from diet_ray.models.registry import ModelConfig, build_model
-from diet_ray.recommender import Recommender
+from diet_ray.training.checkpoint import restore, restore_tables, restore_weights, to_bytes
+from diet_ray.training.recommender import Recommender
 from tests.test_recommender import batch
 
 

@@ -8,8 +8,8 @@ import pytest
 import tyro
 
 from pipelines import cli
-from pipelines.command import option
 from pipelines.distill import Distill
+from pipelines.runtime.command import option
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:

@@ -7,10 +7,10 @@ import torch
 from pydantic import ValidationError
 
 from diet_ray.config import BoundaryConfig, InnerConfig, MethodConfig, OuterConfig
-from diet_ray.distiller import Progress, Proxy, distil
-from diet_ray.examples import Examples, dense_params, loss_of
-from diet_ray.memory import Memory
-from diet_ray.unroll import Adam, inner_loop
+from diet_ray.distillation.distiller import Progress, Proxy, distil
+from diet_ray.distillation.memory import Memory
+from diet_ray.distillation.unroll import Adam, inner_loop
+from diet_ray.models.examples import Examples, dense_params, loss_of
 from tests.test_memory import memory
 from tests.tiny_network import FIELDS, TASKS, WIDTH, examples, network
 

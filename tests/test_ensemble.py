@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from diet_ray.config import ReferenceConfig, RunConfig
+from diet_ray.distillation.stage import new_reference
 from diet_ray.errors import ConfigError
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.ensemble import Ensemble
 from diet_ray.models.registry import ModelConfig, build_model
-from diet_ray.stage import new_reference
 
 FIELDS, WIDTH, TASKS = 3, 4, 2
 SMALL = ModelConfig(options={"hidden": (16, 8)})

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from diet_ray.checkpoint import to_bytes
 from diet_ray.config import CandidateConfig, TrainingConfig
+from diet_ray.distillation.stage import new_reference
 from diet_ray.errors import ConfigError
-from diet_ray.evaluation import METHODS, REDUCED, CellResult, Method, Setting, run_cell
-from diet_ray.examples import Examples
-from diet_ray.learning import learn_block, new_learner
+from diet_ray.evaluation.cell import METHODS, REDUCED, CellResult, Method, Setting, run_cell
 from diet_ray.log.dataset import PreparedLog
-from diet_ray.stage import new_reference
+from diet_ray.models.examples import Examples
+from diet_ray.training.checkpoint import to_bytes
+from diet_ray.training.learning import learn_block, new_learner
 from tests.tiny_run import FIT, TINY
 
 

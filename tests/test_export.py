@@ -9,11 +9,11 @@ import yaml
 
 from diet_ray.config import CandidateConfig
 from diet_ray.errors import RunError
-from diet_ray.evaluation import Setting, run_cell
-from diet_ray.export import read_model, write_model
-from diet_ray.learning import evaluate_block
+from diet_ray.evaluation.cell import Setting, run_cell
+from diet_ray.evaluation.export import read_model, write_model
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.storage import Folder
+from diet_ray.training.learning import evaluate_block
 from tests.tiny_run import FIT, TINY
 
 CANDIDATE = CandidateConfig(name="finalnet", options={"hidden": [8, 8]}, learning_rate=0.005)

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from actors.cluster import ResourceConfig
-from diet_ray.checkpoint import restore_weights, to_bytes
 from diet_ray.config import CandidateConfig
-from diet_ray.examples import dense_params, loss_of
-from diet_ray.learning import learn_block
+from diet_ray.distillation.memory import Memory, fuse
+from diet_ray.distillation.selection import LocalScorer, PartScorer, random_rows
+from diet_ray.distillation.stage import new_reference, next_memory
 from diet_ray.log.dataset import PreparedLog
-from diet_ray.memory import Memory, fuse
-from diet_ray.recommender import Recommender
+from diet_ray.models.examples import dense_params, loss_of
 from diet_ray.seeding import numpy_generator
-from diet_ray.selection import LocalScorer, PartScorer, random_rows
-from diet_ray.stage import new_reference, next_memory
+from diet_ray.training.checkpoint import restore_weights, to_bytes
+from diet_ray.training.learning import learn_block
+from diet_ray.training.recommender import Recommender
 from pipelines.distill import distill
 from pipelines.evaluate import evaluate
 from tests.test_stage import untrained
@@ -40,7 +40,7 @@ class Bench:
         self.log, self.patch = PreparedLog.open(log), patch
 
     def learner(self, device: torch.device) -> Recommender:
-        self.patch.setattr("diet_ray.learning.own_device", lambda: device.type)
+        self.patch.setattr("diet_ray.training.learning.own_device", lambda: device.type)
         return untrained(self.log, TINY)
 
     def learned(self, device: torch.device) -> Recommender:

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from actors.run_worker import RunWorker
+from actors.worker import RunWorker
 from diet_ray import load_memory
-from diet_ray.checkpoint import restore_weights
 from diet_ray.errors import DataError, RunError
 from diet_ray.log.dataset import MANIFEST
-from diet_ray.log.opening import open_log
-from diet_ray.run import LATEST, Run
+from diet_ray.log.stream.opening import open_log
+from diet_ray.runs.run import LATEST, Run
 from diet_ray.storage import FileStamp
+from diet_ray.training.checkpoint import restore_weights
 from pipelines.evaluate import log_of
 from tests.tiny_run import TINY
 

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from diet_ray.examples import Examples, dense_params, loss_of
-from diet_ray.influence import summed_influence
+from diet_ray.distillation.influence import summed_influence
+from diet_ray.models.examples import Examples, dense_params, loss_of
 from tests.tiny_network import examples, network
 
 

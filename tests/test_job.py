@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diet_ray.run import Run
+from diet_ray.runs.run import Run
 from tests.tiny_run import TINY
 
 ROOT = Path(__file__).parents[1]

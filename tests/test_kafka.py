@@ -12,11 +12,11 @@ import yaml
 
 from actors.kafka import Fetched, KafkaArrivals, KafkaConfig
 from diet_ray.errors import ConfigError, DataError
-from diet_ray.log.arriving import Piece
-from diet_ray.log.messages import MESSAGE_ROWS, Message, message_pieces
 from diet_ray.log.schema import LogSchema, parse_schema
-from diet_ray.log.stream import StreamConfig
-from pipelines.recipe import Recipe
+from diet_ray.log.stream.arrivals import Piece
+from diet_ray.log.stream.log import StreamConfig
+from diet_ray.log.stream.messages import MESSAGE_ROWS, Message, message_pieces
+from pipelines.runtime.recipe import Recipe
 from pipelines.stream import Stream, stream
 from tests.kafka_broker import broker, publish
 from tests.stream_log import events, write_log

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from diet_ray.log.batches import joined
 from diet_ray.log.dataset import PreparedLog
-from diet_ray.log.preparing import prepare
-from diet_ray.log.shuffle import joined
+from diet_ray.log.prepare import prepare
 from tests.shop_log import (
     BLOCKS,
     by_block,

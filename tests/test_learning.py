@@ -7,10 +7,10 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from diet_ray.config import TrainingConfig
 from diet_ray.errors import DataError
-from diet_ray.examples import Examples, predict
-from diet_ray.learning import Rehearsal, embedded, evaluate_block, learn_block, new_learner, sampled
+from diet_ray.log.batches import EncodedRows, joined
 from diet_ray.log.dataset import PreparedLog
-from diet_ray.log.shuffle import EncodedRows, joined
+from diet_ray.models.examples import Examples, predict
+from diet_ray.training.learning import Rehearsal, embedded, evaluate_block, learn_block, new_learner, sampled
 from tests.test_selection import TRAINING, learner
 
 

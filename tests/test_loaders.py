@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diet_ray.log.preparing import prepare
+from diet_ray.log.batches import joined
+from diet_ray.log.prepare import prepare
 from diet_ray.log.schema import LogSchema, load_schema, parse_schema
-from diet_ray.log.shuffle import joined
 from tests.shop_log import (
     BLOCKS,
     Frames,

@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from diet_ray.addressing import active_memory, hard_targets
+from diet_ray.distillation.addressing import active_memory, hard_targets
+from diet_ray.distillation.memory import Memory, MemorySchema, from_arrow, fuse, to_arrow
+from diet_ray.distillation.outer import OuterOptimiser
+from diet_ray.distillation.unroll import MetaGradient
 from diet_ray.errors import DataError, RunError
-from diet_ray.examples import Examples, dense_params, loss_of, predict
-from diet_ray.memory import Memory, MemorySchema, from_arrow, fuse, to_arrow
-from diet_ray.outer import OuterOptimiser
-from diet_ray.unroll import MetaGradient
+from diet_ray.models.examples import Examples, dense_params, loss_of, predict
 from tests.test_influence import per_example_gradients
 from tests.tiny_network import FIELDS, TASKS, WIDTH, examples, network
 

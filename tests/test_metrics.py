@@ -8,7 +8,7 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
 from diet_ray.errors import DataError
-from diet_ray.metrics import log_loss, roc_auc, score_tasks
+from diet_ray.training.metrics import log_loss, roc_auc, score_tasks
 
 
 @given(seed=st.integers(0, 10**6), levels=st.sampled_from([2, 5, 10**6]))

@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import jvp
 
 from diet_ray.errors import ConfigError
-from diet_ray.examples import Examples, dense_params, loss_of
+from diet_ray.models.examples import Examples, dense_params, loss_of
 from diet_ray.models.mmoe import MMoE
 from diet_ray.models.registry import ARCHITECTURES, HeadConfig, ModelConfig, build_model
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from actors.cluster import ResourceConfig
+from diet_ray.distillation.memory import from_arrow
+from diet_ray.distillation.stage import memory_schema
 from diet_ray.errors import ConfigError, DataError, RunError
-from diet_ray.evaluation import METHODS
+from diet_ray.evaluation.cell import METHODS
+from diet_ray.evaluation.rehearsal import WEIGHTS
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
-from diet_ray.log.preparing import prepare
-from diet_ray.memory import from_arrow
-from diet_ray.rehearsing import WEIGHTS
-from diet_ray.run import Run, verify
-from diet_ray.stage import memory_schema
+from diet_ray.log.prepare import prepare
+from diet_ray.runs.run import Run, verify
 from pipelines.distill import distill
 from pipelines.evaluate import evaluate, load_candidates, log_of, table
 from tests.test_stage import memories

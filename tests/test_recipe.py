@@ -6,7 +6,7 @@ import pytest
 
 from diet_ray.config import RunConfig
 from diet_ray.errors import ConfigError
-from pipelines.recipe import RECIPES, Recipe, load_recipe
+from pipelines.runtime.recipe import RECIPES, Recipe, load_recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from diet_ray.errors import DataError
-from diet_ray.examples import Examples
+from diet_ray.models.examples import Examples
 from diet_ray.models.registry import ModelConfig, build_model
-from diet_ray.recommender import Recommender
+from diet_ray.training.recommender import Recommender
 
 ROWS = (50, 7, 4)
 

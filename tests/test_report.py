@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diet_ray.evaluation import METHODS
-from diet_ray.run import Run
+from diet_ray.evaluation.cell import METHODS
+from diet_ray.runs.run import Run
 from diet_ray.storage import Folder
-from pipelines.charts import pareto_front
 from pipelines.evaluate import write_table
-from pipelines.page import page, table
 from pipelines.report import Report, report
+from pipelines.reporting.charts import pareto_front
+from pipelines.reporting.page import page, table
 
 
 class Reader(HTMLParser):

@@ -10,7 +10,7 @@ import pytest
 
 from diet_ray import load_memory
 from diet_ray.errors import DataError, RunError
-from diet_ray.run import Run, verify
+from diet_ray.runs.run import Run, verify
 
 CONFIG = {"seed": 0, "ratio": 0.015}
 

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from actors.run_worker import memory_path
+from actors.worker import memory_path
 from diet_ray.config import CandidateConfig
 from diet_ray.errors import ConfigError, ResourceError, RunError
-from diet_ray.export import read_model
+from diet_ray.evaluation.export import read_model
 from diet_ray.storage import Folder
 from pipelines.evaluate import load_candidate
 from pipelines.search import Search, leaderboard, search

@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from diet_ray.boundary import allocate_quotas, band_ranks
 from diet_ray.config import BoundaryConfig, TrainingConfig
-from diet_ray.errors import ConfigError
-from diet_ray.examples import predict
-from diet_ray.learning import learn_block, new_learner
-from diet_ray.log.dataset import Block, Part, PreparedLog
-from diet_ray.log.shuffle import joined
-from diet_ray.models.registry import ModelConfig, build_model
-from diet_ray.recommender import Recommender
-from diet_ray.selection import (
+from diet_ray.distillation.boundary import allocate_quotas, band_ranks
+from diet_ray.distillation.selection import (
     LocalScorer,
     PartScorer,
     Scored,
@@ -25,6 +18,13 @@ from diet_ray.selection import (
     random_rows,
     rows_by_part,
 )
+from diet_ray.errors import ConfigError
+from diet_ray.log.batches import joined
+from diet_ray.log.dataset import Block, Part, PreparedLog
+from diet_ray.models.examples import predict
+from diet_ray.models.registry import ModelConfig, build_model
+from diet_ray.training.learning import learn_block, new_learner
+from diet_ray.training.recommender import Recommender
 
 WIDTH = 8
 TRAINING = TrainingConfig(batch_size=128)

@@ -10,10 +10,10 @@ from ray.tune.search.sample import Domain
 
 from diet_ray.config import CandidateConfig
 from diet_ray.errors import ConfigError
-from diet_ray.evaluation import new_candidate
+from diet_ray.evaluation.cell import new_candidate
 from diet_ray.seeding import numpy_generator
+from tune_spaces.optuna_space import Suggesting
 from tune_spaces.space import BUILT_IN, Space, load_space, sample
-from tune_spaces.suggesting import Suggesting
 
 
 def build(candidate: CandidateConfig) -> None:

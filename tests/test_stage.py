@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from diet_ray.checkpoint import restore_weights, to_bytes
 from diet_ray.config import BoundaryConfig, RunConfig
-from diet_ray.learning import learn_block, new_learner
+from diet_ray.distillation.memory import Memory
+from diet_ray.distillation.selection import LocalScorer, PartScorer, boundary_rows, random_rows
+from diet_ray.distillation.stage import budget, composition, new_reference, next_memory
 from diet_ray.log.dataset import PreparedLog
-from diet_ray.memory import Memory
-from diet_ray.recommender import Recommender
 from diet_ray.seeding import derived_seed, numpy_generator
-from diet_ray.selection import LocalScorer, PartScorer, boundary_rows, random_rows
-from diet_ray.stage import budget, composition, new_reference, next_memory
+from diet_ray.training.checkpoint import restore_weights, to_bytes
+from diet_ray.training.learning import learn_block, new_learner
+from diet_ray.training.recommender import Recommender
 from tests.tiny_run import TINY
 
 

@@ -13,16 +13,16 @@ import yaml
 
 from diet_ray import load_memory
 from diet_ray.errors import DataError, RunError
-from diet_ray.lease import Lease
 from diet_ray.log.dataset import Block
-from diet_ray.log.stream import StreamConfig
-from diet_ray.metrics import Scores
-from diet_ray.run import Run, verify
+from diet_ray.log.stream.log import StreamConfig
+from diet_ray.runs.lease import Lease
+from diet_ray.runs.run import Run, verify
 from diet_ray.storage import Folder
-from pipelines.recipe import Recipe
+from diet_ray.training.metrics import Scores
+from pipelines.runtime.recipe import Recipe
+from pipelines.runtime.stream_guard import Watch, auc_deviation
 from pipelines.status import status
 from pipelines.stream import MicroBlocks, Stream, for_small_blocks, stream
-from pipelines.watch import Watch, auc_deviation
 from tests.stream_log import ROWS, events, finish, kill_when, publish, publish_all, start, write_log
 from tests.tiny_run import TINY
 

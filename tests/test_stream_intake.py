@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from diet_ray.errors import DataError
-from diet_ray.log.arriving import DirectoryArrivals
-from diet_ray.log.intake import Closed, Intake
 from diet_ray.log.schema import LogSchema, parse_schema
-from diet_ray.log.stream import StreamConfig, StreamLog
+from diet_ray.log.stream.arrivals import DirectoryArrivals
+from diet_ray.log.stream.intake import Closed, Intake
+from diet_ray.log.stream.log import StreamConfig, StreamLog
 from diet_ray.storage import Folder
 
 HOUR = 3600

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 from diet_ray.config import CandidateConfig, RunConfig
-from diet_ray.run import Run
-from pipelines import studies
-from pipelines.studies import STUDIES, agreement_of, ranking_agreement
+from diet_ray.runs.run import Run
+from pipelines.studies import definitions as studies
+from pipelines.studies.context import StudyContext
+from pipelines.studies.definitions import STUDIES, agreement_of, ranking_agreement
 from pipelines.study import Name, Study, summary
-from pipelines.study_context import StudyContext
 from tests.tiny_run import FIT, TINY
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diet_ray.examples import Examples, Params, dense_params, loss_of
-from diet_ray.unroll import Adam, InnerOptimiser, Sgd, inner_loop, meta_gradient
+from diet_ray.distillation.unroll import Adam, InnerOptimiser, Sgd, inner_loop, meta_gradient
+from diet_ray.models.examples import Examples, Params, dense_params, loss_of
 from tests.tiny_network import examples, network
 
 ROWS, STEPS, BATCH = 12, 5, 3

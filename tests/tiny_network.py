@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from diet_ray.examples import Examples
+from diet_ray.models.examples import Examples
 
 FIELDS, WIDTH, TASKS = 3, 4, 2
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diet_ray.errors import DataError
-from diet_ray.log.shuffle import EncodedRows
+from diet_ray.log.batches import EncodedRows
 from diet_ray.storage import FileStamp, Folder
 
 FORMAT = 1

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from diet_ray.models.ranking import DenseModel
+from diet_ray.models.base import DenseModel
 
 
 class Ensemble(DenseModel):

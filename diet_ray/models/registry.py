@@ -10,12 +10,12 @@ from pydantic import Field
 from torch import nn
 
 from diet_ray.errors import ConfigError
+from diet_ray.models.base import RankingModel
 from diet_ray.models.dcn import DCN
 from diet_ray.models.dcnv2 import DCNv2
 from diet_ray.models.finalmlp import FinalMLP
 from diet_ray.models.finalnet import FinalNet
 from diet_ray.models.mmoe import MMoE
-from diet_ray.models.ranking import RankingModel
 from diet_ray.models.wukong import WuKong
 from diet_ray.strict import Strict
 

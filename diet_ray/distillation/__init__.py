@@ -1,0 +1,1 @@
+"""The method: score, select, fuse, address, unroll."""

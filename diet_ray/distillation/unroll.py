@@ -1,0 +1,123 @@
+"""The inner loop and the meta-gradient through its last steps (eqs. 18-19; RaT-BPTT, arXiv 2311.07025).
+
+Shape suffixes: N rows, S inner steps, B inner batch.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from diet_ray.models.examples import Examples, LossPerExample, Params
+
+State = dict[str, tuple[Tensor, ...]]
+
+
+class InnerOptimiser(Protocol):
+    """An optimiser as a pure, differentiable function of parameters, gradients and state."""
+
+    def init(self, params: Params) -> State: ...
+
+    def step(self, params: Params, grads: Params, state: State, count: int) -> tuple[Params, State]: ...
+
+
+class Sgd(NamedTuple):
+    """p <- p - lr g."""
+
+    learning_rate: float
+
+    def init(self, params: Params) -> State:
+        return {name: () for name in params}
+
+    def step(self, params: Params, grads: Params, state: State, count: int) -> tuple[Params, State]:
+        return {name: p - self.learning_rate * grads[name] for name, p in params.items()}, state
+
+
+class Adam(NamedTuple):
+    """Adam (arXiv 1412.6980) with the epsilon inside the root.
+
+    Outside it, the derivative of sqrt(v) is infinite wherever a gradient is exactly zero (a dead ReLU is
+    enough) and turns the whole meta-gradient into NaN. `epsilon` is squared there to keep its usual scale.
+    """
+
+    learning_rate: float
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def init(self, params: Params) -> State:
+        return {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in params.items()}
+
+    def step(self, params: Params, grads: Params, state: State, count: int) -> tuple[Params, State]:
+        """Take step number `count`, counted from 1."""
+        moved: Params = {}
+        moments: State = {}
+        for name, p in params.items():
+            m, v = state[name]
+            m = self.beta1 * m + (1 - self.beta1) * grads[name]
+            v = self.beta2 * v + (1 - self.beta2) * grads[name].square()
+            unbiased_m = m / (1 - self.beta1**count)
+            unbiased_v = v / (1 - self.beta2**count)
+            moved[name] = p - self.learning_rate * unbiased_m / (unbiased_v + self.epsilon**2).sqrt()
+            moments[name] = (m, v)
+        return moved, moments
+
+
+def inner_loop(
+    loss: LossPerExample,
+    params: Params,
+    examples: Examples,
+    order_SB: Tensor,
+    optimiser: InnerOptimiser,
+    *,
+    untracked: int = 0,
+) -> Params:
+    """Train `params` on the batches `examples[order_SB[s]]`, s = 0, 1, ...; return the final parameters.
+
+    The first `untracked` steps leave no graph; the result is differentiable in `examples` through the rest.
+    """
+    params = {name: p.detach().requires_grad_() for name, p in params.items()}
+    state = optimiser.init(params)
+    for count, rows_B in enumerate(order_SB, start=1):
+        tracked = count > untracked
+        mean_loss = loss(params, examples.take(rows_B)).mean()
+        gradients = torch.autograd.grad(mean_loss, list(params.values()), create_graph=tracked)
+        params, state = optimiser.step(params, dict(zip(params, gradients, strict=True)), state, count)
+        if not tracked:
+            params = {name: p.detach().requires_grad_() for name, p in params.items()}
+            state = {name: tuple(s.detach() for s in kept) for name, kept in state.items()}
+    return params
+
+
+class MetaGradient(NamedTuple):
+    """Gradient of the outer loss in the memory rows drawn inside the window; other rows have none."""
+
+    rows_N: Tensor  # distinct row numbers, ascending
+    emb_NFD: Tensor
+    logit_NT: Tensor
+    outer_loss: float
+
+
+def meta_gradient(
+    loss: LossPerExample,
+    params: Params,
+    *,
+    emb_NFD: Tensor,
+    logit_NT: Tensor,
+    order_SB: Tensor,
+    window: int,
+    optimiser: InnerOptimiser,
+    targets: Examples,
+) -> MetaGradient:
+    """Differentiate the loss after the inner loop in the memory rows of its last `window` steps.
+
+    The loss is the mean over `targets`.
+    The memory row (embedding, logits) enters the inner loop as an example with soft label sigmoid(logits).
+    """
+    emb, logit = emb_NFD.detach().clone().requires_grad_(), logit_NT.detach().clone().requires_grad_()
+    untracked = max(0, len(order_SB) - window)
+    final = inner_loop(loss, params, Examples(emb, logit.sigmoid()), order_SB, optimiser, untracked=untracked)
+    outer = loss(final, targets).mean()
+    emb_grad, logit_grad = torch.autograd.grad(outer, (emb, logit))
+    rows_N = order_SB[untracked:].unique()
+    return MetaGradient(rows_N, emb_grad[rows_N], logit_grad[rows_N], outer.item())

@@ -1,0 +1,40 @@
+"""A small candidate trained on a memory, scored on the block that comes after it."""
+
+from diet_ray.config import CandidateConfig, FitConfig, TrainingConfig
+from diet_ray.evaluation.cell import candidate_learner
+from diet_ray.log.dataset import Block, EncodedLog
+from diet_ray.models.examples import Examples, predict
+from diet_ray.seeding import numpy_generator
+from diet_ray.training.candidate import Fitting
+from diet_ray.training.checkpoint import restore_tables
+from diet_ray.training.learning import embedded, sampled
+from diet_ray.training.metrics import Scores, score_tasks
+
+PROBE = CandidateConfig(name="dcn")
+EPOCHS = 8
+ROWS = 65_536  # of the block, at most
+
+
+def probe_memory(
+    memory: Examples,
+    checkpoint: bytes,
+    log: EncodedLog,
+    block: Block,
+    width: int,
+    training: TrainingConfig,
+    seed: int = 0,
+) -> Scores:
+    """How well the memory prepares for `block`, which nothing here has learned from.
+
+    checkpoint: of the reference whose tables the memory's rows were embedded by. No epoch is chosen by its
+    score, so the figure is an honest one. Raises DataError where the probe diverges.
+    """
+    learner = candidate_learner(PROBE, seed, log, width, training)
+    restore_tables(learner, checkpoint)
+    rows = memory.to(learner.device)
+    fitting = Fitting(learner.dense, rows, rows, PROBE.fitted_by(FitConfig()), seed)
+    for _ in range(EPOCHS):
+        fitting.train()
+    found = sampled(log, block, ROWS, numpy_generator(0, "probe", block.name))
+    logit_NT = predict(learner.dense, embedded(learner, found).emb_NFD).cpu().numpy()
+    return score_tasks(logit_NT, found.label_NT, log.tasks)

@@ -1,0 +1,1 @@
+"""A log that arrives piece by piece, cut into micro-blocks."""

@@ -1,0 +1,1 @@
+"""A run directory: where everything lies, what is committed, who writes."""

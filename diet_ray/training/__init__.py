@@ -1,0 +1,1 @@
+"""Real rows and reduced rows through models: tables, optimisers, checkpoints, scores."""

@@ -1,0 +1,131 @@
+"""Train a candidate architecture's dense part on reduced data, in embedding space, an epoch at a time.
+
+Shape suffixes: N rows, B rows of a batch.
+"""
+
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from diet_ray.config import FitConfig
+from diet_ray.errors import RunError
+from diet_ray.models.base import DenseModel
+from diet_ray.models.examples import Examples, predict
+from diet_ray.seeding import torch_generator
+from diet_ray.training.metrics import score_tasks
+
+CLIP_NORM = 10.0
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+class EpochScore(NamedTuple):
+    """Means over the tasks, on the validation rows."""
+
+    auc: float
+    logloss: float
+
+
+def score_rows(model: DenseModel, rows: Examples) -> EpochScore:
+    """Score a model on rows in embedding space; DataError where it has diverged."""
+    logit_NT = predict(model, rows.emb_NFD).cpu().numpy()
+    names = [str(task) for task in range(logit_NT.shape[1])]
+    found = score_tasks(logit_NT, rows.label_NT.cpu().numpy(), names)
+    return EpochScore(found.auc, found.logloss)
+
+
+class Fitting:
+    """A candidate in training: the model, its optimiser, what each epoch scored and the best epoch's weights.
+
+    Everything it does is a function of its arguments; saved after any epoch and restored, it goes on as if
+    nothing had happened, bit for bit on the same number of threads.
+    """
+
+    def __init__(
+        self, model: DenseModel, reduced: Examples, validation: Examples, config: FitConfig, seed: int
+    ) -> None:
+        self.model, self.reduced, self.validation, self.config = model, reduced, validation, config
+        self.optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+        self.draw = torch_generator(seed, "candidate", "batches")
+        self.scores: list[EpochScore] = []
+        self.best_weights: dict[str, Tensor] = {}
+
+    @property
+    def best(self) -> int:
+        """Number of the epoch with the highest validation AUC; the first of equals."""
+        return max(range(len(self.scores)), key=lambda epoch: (self.scores[epoch].auc, -epoch))
+
+    @property
+    def finished(self) -> bool:
+        done = len(self.scores)
+        return done >= self.config.epochs or (done > 0 and done - 1 - self.best >= self.config.patience)
+
+    def epoch(self) -> EpochScore:
+        """Pass once over the reduced rows and score the validation rows.
+
+        Raises DataError where the model has diverged.
+        """
+        self.train()
+        return self.score()
+
+    def score(self) -> EpochScore:
+        """Score the validation rows and keep the weights where they are the best yet."""
+        self.scores.append(score_rows(self.model, self.validation))
+        if self.best == len(self.scores) - 1:
+            self.best_weights = {name: part.clone() for name, part in self.model.state_dict().items()}
+        return self.scores[-1]
+
+    def train(self) -> None:
+        """Pass once over the reduced rows."""
+        self.model.train()
+        for rows_B in self._order().to(self.reduced.emb_NFD.device).split(self.config.batch_size):
+            if len(rows_B) == 1 and self.reduced.rows > 1:
+                continue  # a batch norm cannot train on one row
+            batch = self.reduced.take(rows_B)
+            loss = self.model.loss(batch.emb_NFD, batch.label_NT)
+            self.optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
+            self.optimiser.step()
+
+    def _order(self) -> Tensor:
+        return torch.randperm(self.reduced.rows, generator=self.draw)
+
+    def save(self) -> bytes:
+        """Everything the next epoch starts from, as safetensors."""
+        state = {"scores": torch.tensor(self.scores, dtype=torch.float64)}
+        state |= {f"model.{name}": part for name, part in self.model.state_dict().items()}
+        state |= {f"best.{name}": part for name, part in self.best_weights.items()}
+        for name, weight in self.model.named_parameters():
+            for moment, value in self.optimiser.state[weight].items():
+                state[f"adam.{name}.{moment}"] = value
+        return save({name: part.detach().cpu().contiguous() for name, part in state.items()})
+
+    def restore(self, content: bytes) -> None:
+        """Go on after the last epoch of `content`; RunError where it is damaged or of another model."""
+        try:
+            state = load(content)
+            self.scores = [EpochScore(*row) for row in state["scores"].tolist()]
+            weights = self.model.state_dict()
+            self.model.load_state_dict({name: state[f"model.{name}"] for name in weights})
+            self.best_weights = {
+                name: state[f"best.{name}"].to(part.device) for name, part in weights.items()
+            }
+            for name, weight in self.model.named_parameters():
+                moments = {moment: state[f"adam.{name}.{moment}"] for moment in MOMENTS}
+                self.optimiser.state[weight] = {
+                    moment: value if moment == "step" else value.to(weight.device)
+                    for moment, value in moments.items()
+                }
+        except (SafetensorError, KeyError, RuntimeError, TypeError) as broken:
+            raise RunError(f"state of a candidate is damaged or of another model: {broken}") from broken
+        for _ in self.scores:
+            self._order()  # the draws of the epochs that are over
+
+    def run(self) -> None:
+        """Train until validation AUC stops rising; leave the model at its best epoch."""
+        while not self.finished:
+            self.epoch()
+        self.model.load_state_dict(self.best_weights)

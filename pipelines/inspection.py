@@ -1,0 +1,126 @@
+"""What a run holds and where its time went. (A file named inspect.py would hide Python's own when run.)"""
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from diet_ray.distillation.el2n import group_name
+from diet_ray.distillation.memory import stored_schema
+from diet_ray.runs.run import Run, StageRecord, memory_stamp, verify
+from pipelines.runtime.command import run_command
+
+
+def told_reference(config: dict[str, Any]) -> str:
+    """The models that learn in the reference of a run."""
+    return " + ".join((config["reference"]["name"], *config["reference"]["beside"]))
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Show the stages of a run: rows, label groups, what of each stage survives, sizes, seconds.
+
+    $ diet-ray inspect runs/globo
+
+    $ diet-ray inspect runs/globo --json > stages.json
+    """
+
+    run: tyro.conf.Positional[str]
+    """Directory of a run; it may be running."""
+    json: bool = False
+    """Print JSON instead of tables."""
+    verify: bool = False
+    """Check every file against the size and checksum in its record."""
+
+    def __call__(self) -> None:
+        run = Run.read(self.run)
+        if self.verify:
+            for record in run.records:
+                verify(run, record.stage)
+        out = Console()
+        if self.json:
+            out.out(
+                json.dumps([json.loads(record.content()) for record in run.records], indent=1),
+                highlight=False,
+            )
+            return
+        config = run.config
+        stages = f"{run.stage} stages{', files verified' if self.verify else ''}"
+        out.print(
+            f"{self.run}: log {config['log']}, reference {told_reference(config)}, "
+            f"ratio {config['ratio']:g}, seed {config['seed']}, {stages}",
+            soft_wrap=True,
+        )
+        if run.records:
+            records = run.records
+            for shown in (
+                stage_table(records),
+                time_table(records),
+                survival_table(records),
+                group_table(run),
+            ):
+                out.print(shown)
+
+
+def stage_table(records: list[StageRecord]) -> Table:
+    """One row per stage: rows in, rows of memory, sizes and losses."""
+    shown = Table("stage", "block rows", "memory rows", "memory", "checkpoint", "outer loss", title="Stages")
+    for record in records:
+        metrics, size = record.metrics, {s.path.split("/")[0]: s.size for s in record.files}
+        outer = metrics["memory"]["outer_loss"]
+        shown.add_row(
+            str(record.stage),
+            f"{metrics['block_rows']:,}",
+            f"{metrics['memory']['rows']:,}",
+            _megabytes(size["memory"]),
+            _megabytes(size["reference"]),
+            f"{outer[0]:.4f} -> {outer[-1]:.4f}" if outer else "not optimised",
+        )
+    return shown
+
+
+def time_table(records: list[StageRecord]) -> Table:
+    """Seconds of each part of a stage; training runs beside the other two of the stage before."""
+    shown = Table("stage", "train", "score", "distil", "training loss", title="Where the time went")
+    for record in records:
+        seconds = [f"{record.metrics['seconds'][part]:.0f} s" for part in ("train", "score", "distil")]
+        shown.add_row(str(record.stage), *seconds, f"{record.metrics['training_loss']:.4f}")
+    return shown
+
+
+def survival_table(records: list[StageRecord]) -> Table:
+    """Rows of each memory by the stage in which they were born."""
+    shown = Table("born in stage", *(f"in memory {r.stage}" for r in records), title="What survives")
+    for born in records:
+        counts = [r.metrics["memory"]["rows_by_stage"].get(str(born.stage), 0) for r in records]
+        shown.add_row(str(born.stage), *(f"{n:,}" if n else "" for n in counts))
+    return shown
+
+
+def group_table(run: Run) -> Table:
+    """Label groups of the newest block and of the newest memory."""
+    record = run.records[-1]
+    tasks = stored_schema(run.folder.read_parquet(memory_stamp(record).path)).tasks
+    block, memory = record.metrics["label_groups"], record.metrics["memory"]["rows_by_label_group"]
+    shown = Table(
+        "label group", "block rows", "share", "memory rows", "share", title="Label groups, newest stage"
+    )
+    for group in sorted(block.keys() | memory.keys(), key=int):
+        shares = []
+        for counts in (block, memory):
+            n = counts.get(group, 0)
+            shares += [f"{n:,}", f"{n / sum(counts.values()):.1%}"]
+        shown.add_row(group_name(int(group), tasks), *shares)
+    return shown
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(Inspect, "diet-ray inspect"))

@@ -1,0 +1,221 @@
+"""The sweep of a search: Ray Tune decides which candidate runs how long, trials keep their own records.
+
+Started again on the same folder, a sweep tells Tune anew what is on record, so that its scheduler and
+searcher know what they knew, and trains only what is missing. Nothing of Tune's own state, which is pickled,
+is kept.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import ray
+from fsspec.implementations.local import LocalFileSystem
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from tensorboardX import SummaryWriter
+
+from actors.trials import SearchSetting, TuneTrial
+from diet_ray.config import CandidateConfig
+from diet_ray.errors import ConfigError
+from diet_ray.evaluation.trial import TrialRecord
+from diet_ray.seeding import derived_seed, numpy_generator
+from diet_ray.storage import Folder
+from pipelines.runtime.progress import Bar, console
+from tune_spaces.space import Spaces, sample
+
+Scheduler = Literal["asha", "none"]
+Searcher = Literal["random", "optuna"]
+
+
+class Sweep(NamedTuple):
+    """What is swept, and how."""
+
+    spaces: Spaces
+    samples: int
+    searcher: Searcher
+    scheduler: Scheduler
+    seed: int
+    max_concurrent: int
+    gpus: float  # per trial
+
+
+def run_sweep(sweep: Sweep, setting: SearchSetting, rows: "ray.ObjectRef", bar: Bar) -> None:
+    """Run the missing trials; what they did is in their records."""
+    folder = Folder.at(setting.folder)
+    trainable = tune.with_resources(
+        tune.with_parameters(TuneTrial, shared=[rows], setting=setting),
+        {"cpu": setting.threads, "gpu": sweep.gpus},
+    )
+    with _scratch() as scratch:
+        tune.Tuner(
+            trainable,
+            **_searched(sweep, folder),
+            run_config=tune.RunConfig(
+                name="sweep", storage_path=scratch, verbose=0, callbacks=[Recorder(folder, bar)]
+            ),
+        ).fit()
+
+
+def records(folder: Folder, samples: int) -> list[TrialRecord]:
+    found = (TrialRecord.read(folder, number) for number in range(samples))
+    return [record for record in found if record]
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    """A folder for what Tune insists on writing, and Tune told to leave the terminal and signals alone."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    # They miss the result files that we do not want, and tell failures that we tell ourselves.
+    for name in (
+        "ray.tune.analysis.experiment_analysis",
+        "ray.tune.execution.tune_controller",
+        "ray.tune.tune",
+    ):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    folder = tempfile.mkdtemp(prefix="diet-ray-sweep-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _searched(sweep: Sweep, folder: Folder) -> dict[str, Any]:
+    """Tuner's `param_space` and `tune_config`."""
+    config: dict[str, Any] = {
+        "metric": "auc",
+        "mode": "max",
+        "scheduler": _scheduler(sweep.scheduler),
+        "max_concurrent_trials": sweep.max_concurrent,
+        "reuse_actors": True,
+        "trial_dirname_creator": lambda trial: trial.trial_id,
+    }
+    if sweep.searcher == "random":
+        drawn = [
+            _described(n, sample(sweep.spaces, numpy_generator(sweep.seed, "search", n)), {})["trial"]
+            for n in range(sweep.samples)
+        ]
+        return {
+            "param_space": {"trial": tune.grid_search(drawn)},
+            "tune_config": tune.TuneConfig(num_samples=1, **config),
+        }
+    return {
+        "tune_config": tune.TuneConfig(num_samples=sweep.samples, search_alg=_optuna(sweep, folder), **config)
+    }
+
+
+def _scheduler(name: Scheduler) -> TrialScheduler:
+    if name == "none":
+        return FIFOScheduler()
+    return ASHAScheduler(time_attr="training_iteration", grace_period=1, reduction_factor=3, max_t=10_000)
+
+
+def _optuna(sweep: Sweep, folder: Folder) -> Any:
+    try:
+        from ray.tune.search.optuna import OptunaSearch
+
+        from tune_spaces.optuna_space import Suggesting
+    except ImportError as missing:
+        raise ConfigError(
+            f"--searcher optuna needs Optuna: pip install 'diet-ray[optuna]' ({missing})"
+        ) from None
+    known: list[dict[str, Any]] = []
+    while record := TrialRecord.read(folder, len(known)):
+        known.append(record.drawn)
+    return OptunaSearch(
+        Suggesting(sweep.spaces, _described),
+        metric="auc",
+        mode="max",
+        points_to_evaluate=known,
+        # With the known points told again it would otherwise draw their like once more.
+        seed=derived_seed(sweep.seed, "optuna", len(known)) % 2**32,
+    )
+
+
+def _described(number: int, candidate: CandidateConfig, drawn: dict[str, Any]) -> dict[str, Any]:
+    """Tune's config of a trial: its record before it starts, in plain values."""
+    started = TrialRecord(number=number, candidate=candidate, drawn=drawn)
+    return {"trial": started.model_dump(mode="json")}
+
+
+class Recorder(tune.Callback):
+    """Follows the sweep in the driver: progress, TensorBoard, and the end of a trial that cannot tell it."""
+
+    def __init__(self, folder: Folder, bar: Bar) -> None:
+        self.folder, self.bar = folder, bar
+        self.boards: dict[int, Board] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks to restore them, which we never ask it to."""
+        return {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any
+    ) -> None:
+        if result["now"]:
+            number = _number(trial)
+            board = self.boards.get(number) or self.boards.setdefault(number, Board(self.folder, number))
+            board.add(result["training_iteration"], result["now"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._ended(trial, "stopped", "")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        # A trial whose process died could not record why.
+        self._ended(trial, "failed", str(trial.get_pickled_error() or "its process died").strip()[:500])
+
+    def _ended(self, trial: Any, state: str, reason: str) -> None:
+        number = _number(trial)
+        record = TrialRecord.read(self.folder, number) or TrialRecord.model_validate(trial.config["trial"])
+        if record.state == "running":
+            record = record.model_copy(update={"state": state, "reason": reason})
+            record.write(self.folder)
+        for path in self.folder.fs.glob(self.folder / f"state/{number:04d}-*"):
+            self.folder.fs.rm(path)
+        if board := self.boards.pop(number, None):
+            board.close()
+        self.bar.advance(1)
+        console.print(told(record), markup=False)
+
+
+def told(record: TrialRecord) -> str:
+    """A trial in a line."""
+    scored = f"{record.epochs} epochs"
+    if record.epochs and record.state != "failed":
+        best = record.best_until(record.epochs)
+        scored = f"AUC {best.auc:.4f}, LogLoss {best.logloss:.4f}, {record.epochs} epochs"
+    ended = f"failed: {record.reason}" if record.state == "failed" else record.state
+    return f"trial {record.number} {record.candidate.name}: {scored}, {record.seconds:.0f} s, {ended}"
+
+
+class Board:
+    """TensorBoard log of a trial; on storage that is not local it arrives when the trial ends."""
+
+    def __init__(self, folder: Folder, number: int) -> None:
+        self.folder, self.path = folder, f"tensorboard/{number:04d}"
+        self.local = isinstance(folder.fs, LocalFileSystem)
+        self.place = folder / self.path if self.local else tempfile.mkdtemp(prefix="diet-ray-board-")
+        self.writer = SummaryWriter(self.place)
+
+    def add(self, epoch: int, scores: dict[str, float]) -> None:
+        for name, value in scores.items():
+            self.writer.add_scalar(f"validation/{name}", value, epoch)
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+        if not self.local:
+            for file in Path(self.place).iterdir():
+                self.folder.write(f"{self.path}/{file.name}", file.read_bytes())
+            shutil.rmtree(self.place)
+
+
+def _number(trial: Any) -> int:
+    return int(trial.config["trial"]["number"])

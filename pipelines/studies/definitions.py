@@ -1,0 +1,249 @@
+"""The studies of the paper and our own, as recipes: which runs and cells they need, what they should show.
+
+Each returns a table with one row per cell. Whatever a study needs is kept in the run directory: cells in
+RUN/evaluation, runs that differ from RUN in one setting in RUN/studies/runs/NAME. Times are rough, of two CPU
+cores on the Globo log (1.6 M rows of history).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from diet_ray.config import CandidateConfig, RunConfig
+from diet_ray.evaluation.agreement import FEWEST, agreement, kendall
+from diet_ray.evaluation.cell import METHODS, Method
+from diet_ray.models.registry import ARCHITECTURES, HeadConfig
+from diet_ray.seeding import numpy_generator
+from pipelines.studies.context import StudyContext
+from tune_spaces.space import load_space, sample
+
+RATIOS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.05)
+DRAWN, RANKED_EACH = 32, 4  # candidates of the joint space; the first of each architecture that are ranked
+NARROW: dict[str, dict[str, Any]] = {
+    "dcn": {"cross_layers": 1, "hidden": (4,)},
+    "dcnv2": {"cross_layers": 1, "low_rank": True, "rank": 2, "hidden": (4,)},
+    "finalnet": {"hidden": (4,)},
+    "finalmlp": {"hidden1": (4,), "hidden2": (4,), "gate_hidden": (4,)},
+    "wukong": {"layers": 1, "half": 4, "projection": 4, "interaction_hidden": (4,), "hidden": (4,)},
+}
+RANKED: tuple[Method, ...] = ("full", "diet", "random", "kmeans", "el2n", "warmup", "cold")
+
+
+def table3(study: StudyContext) -> pd.DataFrame:
+    """Table 3: every method with every architecture.
+
+    Shows: DIET above all reduced rows, by little, and as good as full training. Takes five hours.
+
+        diet-ray study table3 --run runs/globo --seeds 5
+    """
+    return study.cells(METHODS, study.candidates)
+
+
+def table4(study: StudyContext) -> pd.DataFrame:
+    """Table 4: memory fusion (MF), target selection (TS), memory selection (MS) and what else the method has.
+
+    Each is switched off by itself.
+
+    Shows: in the paper each lowers AUC; on Globo none by more than a seed's noise (docs/results.md). Takes an
+    hour and a half.
+
+        diet-ray study table4 --run runs/globo --seeds 5
+    """
+    base = study.config.model_dump()
+    method = base["method"]
+    without = {
+        "without MF": {**method, "boundary": {**method["boundary"], "fusion": False}},
+        "without TS": {**method, "outer": {**method["outer"], "target_selection": False}},
+        "without MS": {**method, "outer": {**method["outer"], "memory_selection": False}},
+        "not carried": {**method, "boundary": {**method["boundary"], "carry": False}},
+        "not optimised": {**method, "outer": {**method["outer"], "iterations": 0}},
+    }
+    variants = {
+        name: RunConfig.model_validate({**base, "method": changed}) for name, changed in without.items()
+    }
+    return study.variants({"DIET": study.config, **variants}, ("diet",), study.candidates)
+
+
+def figure3(study: StudyContext) -> pd.DataFrame:
+    """Figure 3: ratio of the memory against architecture of the reference, which learns alone here.
+
+    Shows: AUC rises with the ratio and levels off; a stronger reference lifts all candidates. Takes a day:
+    thirty runs.
+
+        diet-ray study figure3 --run runs/globo --seeds 1
+    """
+    return study.variants(_references(study.config, RATIOS), ("diet", "random"), study.candidates)
+
+
+def reference(study: StudyContext) -> pd.DataFrame:
+    """The row of Figure 3 that has the run's own ratio; it shares its runs with `figure3`.
+
+    Shows: how much hangs on what the reference is, alone and as the run has it. Takes two and a half hours
+    with two candidates.
+
+        diet-ray study reference --run runs/globo --seeds 1
+    """
+    variants = {"as in the run": study.config, **_references(study.config, (study.config.ratio,))}
+    return study.variants(variants, ("diet", "random"), study.candidates)
+
+
+def _references(config: RunConfig, ratios: tuple[float, ...]) -> dict[str, RunConfig]:
+    """`config` with each architecture alone as its reference, at each ratio."""
+    base = config.model_dump()
+    return {
+        f"{name} {ratio:.1%}": RunConfig.model_validate(
+            {**base, "ratio": ratio, "reference": {"name": name, "beside": ()}}
+        )
+        for name in ARCHITECTURES
+        for ratio in ratios
+    }
+
+
+def ratio(study: StudyContext) -> pd.DataFrame:
+    """The column of Figure 3 that has the run's own reference.
+
+    Shows: how few rows are enough; on Globo 0.2 % lose 0.0025 AUC to 5 %. Takes three hours.
+
+        diet-ray study ratio --run runs/globo --seeds 1
+    """
+    base = study.config.model_dump()
+    variants = {f"{value:.1%}": RunConfig.model_validate({**base, "ratio": value}) for value in RATIOS}
+    return study.variants(variants, ("diet", "random"), study.candidates)
+
+
+def table5(study: StudyContext) -> pd.DataFrame:
+    """Table 5: seconds per epoch and peak memory of full training, distillation and distilled training.
+
+    Shows: an epoch of distilled training costs a fraction of one of full training, on Globo a thirtieth or
+    less. Takes an hour.
+
+        diet-ray study table5 --run runs/globo --seeds 1
+    """
+    cells = study.cells(("full", "diet"), study.candidates)
+    cells["epochs_trained"] = [max(1, len(epochs)) for epochs in cells["epochs"]]
+    cells["seconds_epoch"] = cells["seconds_history"] / cells["epochs_trained"]
+    columns = [
+        "method",
+        "candidate",
+        "seed",
+        "epochs_trained",
+        "seconds_epoch",
+        "seconds_history",
+        "peak_bytes",
+    ]
+    stages = [
+        {
+            "method": "distillation",
+            "candidate": study.config.reference.name,
+            "seed": record.stage,
+            "seconds_history": record.metrics["seconds"]["score"] + record.metrics["seconds"]["distil"],
+            "peak_bytes": record.metrics["memory"].get("peak_bytes"),
+        }
+        for record in study.run.records
+    ]
+    return pd.concat([cells[columns], pd.DataFrame(stages)], ignore_index=True)
+
+
+def figure1(study: StudyContext) -> pd.DataFrame:
+    """Figure 1: validation AUC along the steps of full training, of DIET and of random rows.
+
+    Shows: distilled training passes the end of full training after a small part of the steps. Takes an hour.
+
+        diet-ray study figure1 --run runs/globo --seeds 1
+    """
+    return study.trajectories(("full", "diet", "random"), study.candidates)
+
+
+def ranking(study: StudyContext) -> pd.DataFrame:
+    """Ranking: do candidates trained on reduced rows rank as they do after full training?
+
+    Four candidates of each architecture, of 80 thousand to 4 million parameters, their learning rates over a
+    factor of 30, and a weak one of each: four units wide, and slow. Shows: how near Kendall tau comes to that
+    of full training with another seed; on Globo it does not (docs/results.md). Takes four hours.
+
+        diet-ray study ranking --run runs/globo --seeds 2
+    """
+    return study.cells(RANKED, {**ranked_candidates(), **weak_candidates()})
+
+
+def ranked_candidates() -> dict[str, CandidateConfig]:
+    """The first of each architecture among what `diet-ray search --space joint --samples 32` tries."""
+    spaces = load_space("joint")
+    found: dict[str, CandidateConfig] = {}
+    for number in range(DRAWN):
+        drawn = sample(spaces, numpy_generator(0, "search", number))
+        if sum(other.name == drawn.name for other in found.values()) < RANKED_EACH:
+            found[f"joint{number:02d}"] = drawn
+    return found
+
+
+def weak_candidates() -> dict[str, CandidateConfig]:
+    """One of each architecture that nobody should choose."""
+    head = HeadConfig(experts=1, expert_hidden=(4,), tower_hidden=())
+    return {
+        f"weak-{name}": CandidateConfig(name=name, options=options, head=head, learning_rate=1e-4)
+        for name, options in NARROW.items()
+    }
+
+
+STUDIES: dict[str, Callable[[StudyContext], pd.DataFrame]] = {
+    "table3": table3,
+    "table4": table4,
+    "table5": table5,
+    "figure1": figure1,
+    "figure3": figure3,
+    "ratio": ratio,
+    "reference": reference,
+    "ranking": ranking,
+}
+
+
+def ranking_agreement(cells: pd.DataFrame) -> pd.DataFrame:
+    """`agreement_of` all candidates and of those that are not weak by design, told apart by `among`.
+
+    All methods see that the weak ones are weak, which lifts every figure.
+    """
+    weak = cells["candidate"].isin(list(weak_candidates()))
+    among = {"all": cells}
+    if weak.any() and cells.loc[~weak, "candidate"].nunique() >= FEWEST:
+        among["good"] = cells[~weak]
+    found = [agreement_of(part).assign(among=name) for name, part in among.items()]
+    return pd.concat(found, ignore_index=True)
+
+
+def agreement_of(cells: pd.DataFrame) -> pd.DataFrame:
+    """Agreement of each method's scores with full training, one row per method.
+
+    kendall, spearman, regret: of means over seeds, on the test block, with 95 % intervals over candidates.
+    kendall_single: mean over pairs of one seed of the method and one of full training; for `full` of two
+    different seeds, which is the ceiling. cost_ratio: seconds of full training over seconds of the method.
+    """
+    scores = {
+        m: mine.pivot_table(index="candidate", columns="seed", values="auc")
+        for m, mine in cells.groupby("method")
+    }
+    seconds = cells.groupby("method")["seconds"].mean()
+    truth = scores["full"]
+    rows = []
+    for method, own in scores.items():
+        pairs = [
+            kendall(truth[t].to_numpy(), own[s].to_numpy())
+            for t in truth
+            for s in own
+            if method != "full" or s != t
+        ]
+        row: dict[str, Any] = {
+            "method": method,
+            "kendall_single": sum(pairs) / len(pairs) if pairs else float("nan"),
+            "cost_ratio": seconds["full"] / seconds[method],
+        }
+        if method != "full":
+            mean = own.mean(axis=1).loc[truth.index].to_numpy()
+            found = agreement(truth.mean(axis=1).to_numpy(), mean, numpy_generator(0, "bootstrap"))
+            row["candidates"] = found.candidates
+            for name, estimate in found._asdict().items():
+                if name != "candidates":
+                    row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
