@@ -72,7 +72,7 @@ class CellWorker(RunWorker):
         return fit.model_copy(update={"rehearsal_weight": found["weight"]})
 
     def _setting(self, fit: dict[str, Any]) -> Setting:
-        return Setting(self.log, self.config.width, self.config.training, FitConfig.model_validate(fit))
+        return Setting(self.log, self.config.dim, self.config.training, FitConfig.model_validate(fit))
 
     def _newest_checkpoint(self) -> bytes:
         return self.folder.read(checkpoint_path(len(self.log.history)))
@@ -113,7 +113,7 @@ class CellWorker(RunWorker):
         rows, draw = budget(self.config, block.rows), numpy_generator(seed, method, stage)
         chosen: np.ndarray
         if method == "el2n":
-            chosen = el2n_rows(scorer, rows, self.config.method.boundary.percentile)
+            chosen = el2n_rows(scorer, rows, self.config.method.boundary.quantile)
         elif method == "kmeans":
             chosen = kmeans_rows(scorer, rows, draw)
         else:
@@ -142,11 +142,9 @@ def train_candidate(
 
 
 @ray.remote(num_cpus=1, max_retries=2)
-def find_rehearsal(
-    data: str, run: str, config: dict[str, Any], method: Method, fit: dict[str, Any]
-) -> float | None:
+def find_rehearsal(data: str, run: str, config: dict[str, Any], method: Method, fit: dict[str, Any]) -> float:
     """The weight of a method's rehearsal, looked for once where the fit leaves it open."""
-    return CellWorker(data, run, config, threads=1).rehearsing(method, fit).rehearsal_weight
+    return CellWorker(data, run, config, threads=1).rehearsing(method, fit).chosen_weight
 
 
 @ray.remote(num_cpus=1, max_retries=2)

@@ -56,7 +56,7 @@ class Distiller(RunWorker):
         memory = self.memory(stage - 1)
         assert memory is not None
         checkpoint = self.folder.read(checkpoint_path(stage - 1))
-        shape = (self.config.width, self.config.training)
+        shape = (self.config.dim, self.config.training)
         return probe_memory(memory.examples(), checkpoint, self.log, self.log.block(stage), *shape)
 
     def memory(self, stage: int) -> Memory | None:

@@ -105,9 +105,9 @@ class TuneTrial(tune.Trainable):
         return Trial(started, self.data, setting.fit, self._build, setting.seeds, Folder.at(setting.folder))
 
     def _build(self, candidate: CandidateConfig, seed: int) -> RankingModel:
-        fields, width = self.data.reduced.emb_NFD.shape[1:]
+        fields, dim = self.data.reduced.emb_NFD.shape[1:]
         tasks = self.data.reduced.label_NT.shape[1]
-        return new_candidate(candidate, seed, fields=fields, width=width, tasks=tasks).to(self.device)
+        return new_candidate(candidate, seed, fields=fields, dim=dim, tasks=tasks).to(self.device)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the trial keeps its own state in the run directory, without pickle."""

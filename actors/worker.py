@@ -40,7 +40,7 @@ class RunWorker:
         return new_learner(
             new_reference(self.log, self.config, "reference"),
             self.log,
-            self.config.width,
+            self.config.dim,
             self.config.training,
         )
 

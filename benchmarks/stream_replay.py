@@ -149,7 +149,7 @@ def probes(run: Run, log: EncodedLog, block: Block, seeds: int) -> list[float]:
     table = run.folder.read_parquet(memory_path(run.stage))
     memory = from_arrow(table, memory_schema(log, config)).examples()
     checkpoint = run.folder.read(checkpoint_path(run.stage))
-    shape = (config.width, config.training)
+    shape = (config.dim, config.training)
     return [probe_memory(memory, checkpoint, log, block, *shape, seed).auc for seed in range(seeds)]
 
 

@@ -24,7 +24,7 @@ from diet_ray.models.examples import Examples
 from diet_ray.storage import Folder
 from diet_ray.training.recommender import Tables
 
-FIELDS, WIDTH, TASKS = 12, 32, 3
+FIELDS, DIM, TASKS = 12, 32, 3
 CANDIDATE = CandidateConfig(name="dcn", options={"hidden": [128, 64]})
 FIT = FitConfig(epochs=2, patience=2)
 
@@ -48,9 +48,9 @@ def embedded(tables: Tables, rows: int, draw: torch.Generator) -> Examples:
 
 
 def filled(ids: int, draw: torch.Generator) -> Tables:
-    tables = Tables(FIELDS, WIDTH)
+    tables = Tables(FIELDS, DIM)
     for weight in tables.weights():
-        weight.data = torch.randn(ids // FIELDS, WIDTH, generator=draw) * 0.03
+        weight.data = torch.randn(ids // FIELDS, DIM, generator=draw) * 0.03
     return tables
 
 
@@ -58,7 +58,7 @@ def trial_seconds(data: TrialData, repeats: int) -> float:
     """Median seconds of a trial from start to record."""
 
     def build(candidate: CandidateConfig, seed: int) -> torch.nn.Module:
-        return new_candidate(candidate, seed, fields=FIELDS, width=WIDTH, tasks=TASKS)
+        return new_candidate(candidate, seed, fields=FIELDS, dim=DIM, tasks=TASKS)
 
     taken = []
     for repeat in range(repeats):

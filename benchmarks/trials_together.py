@@ -24,7 +24,7 @@ from diet_ray.evaluation.cell import new_candidate
 from diet_ray.models.examples import example_loss, predict
 from diet_ray.training.learning import own_device
 
-FIELDS, WIDTH, TASKS = 12, 32, 3
+FIELDS, DIM, TASKS = 12, 32, 3
 Batch = tuple[Tensor, Tensor]
 Train = Callable[[list[nn.Module], list[Batch]], None]
 SIZES = {"small": [32], "medium": [256, 128], "published": [1024, 512, 256]}
@@ -42,7 +42,7 @@ class Options:
 
 def batches(options: Options, device: str) -> list[Batch]:
     draw = torch.Generator().manual_seed(0)
-    shape = (options.batch, FIELDS, WIDTH)
+    shape = (options.batch, FIELDS, DIM)
     return [
         (
             (torch.randn(shape, generator=draw) * 0.03).to(device),
@@ -108,7 +108,7 @@ def main(options: Options) -> None:
         candidate = CandidateConfig(name="dcn", options={"hidden": hidden})
         for seeds in options.seeds:
             models = [
-                new_candidate(candidate, seed, fields=FIELDS, width=WIDTH, tasks=TASKS).to(device)
+                new_candidate(candidate, seed, fields=FIELDS, dim=DIM, tasks=TASKS).to(device)
                 for seed in range(seeds)
             ]
             difference = apart(models, rows)

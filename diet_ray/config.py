@@ -1,45 +1,66 @@
-"""What a distillation may be told; every open choice of the method is a key here."""
+"""The configuration of a distillation: every open choice of the method is a key here."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from diet_ray.distillation.boundary import QuotaRule
-from diet_ray.distillation.unroll import Adam, InnerOptimiser, Sgd
+from diet_ray.errors import ConfigError
 from diet_ray.models.registry import ModelConfig, check_options
 from diet_ray.strict import Strict
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
+QuotaRule = Literal["equal", "sqrt", "proportional"]
 TargetLabels = Literal["teacher", "real"]
+
+# Keys of RunConfig that had another name up to version 0.1: path of the old key -> new name.
+RENAMED_KEYS = {
+    "width": "dim",
+    "reference.beside": "ensemble",
+    "method.boundary.percentile": "quantile",
+    "method.boundary.width": "span",
+    "method.boundary.carry": "realign",
+}
 
 
 class BoundaryConfig(Strict):
-    """Which rows enter the memory (eq. 7) and what older rows stay (eqs. 10-11)."""
+    """Which rows enter the memory (eq. 7) and which older rows stay (eqs. 10-11)."""
 
-    percentile: Annotated[float, Field(ge=0, le=1)] = 0.9  # where a narrower band, and EL2N rows, lie
-    width: Annotated[float, Field(ge=0, le=1)] = 1.0  # share of a label group that the band spans; 0: eq. 7
+    quantile: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """EL2N quantile at the centre of the band; the EL2N baseline uses it, too."""
+    span: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of a label group that the band spans; 0 is eq. 7."""
     quota: QuotaRule = "proportional"
+    """How the budget is split over label groups: by their count to the power 0, 1/2 or 1."""
     new_share: Share = 0.8
-    fusion: bool = True  # MF of Table 4: off, the memory starts from the newest block alone
-    carry: bool = True  # old rows are moved into the newest embedding space; off: they stay as they were
+    """Share of the memory that comes from the newest block."""
+    fusion: bool = True
+    """Keep older rows (MF of Table 4); off, the memory starts from the newest block alone."""
+    realign: bool = True
+    """Map older rows into the newest embedding space; off, they stay as they were."""
 
-    def new_rows(self, budget: int, held: int) -> int:
-        """Rows to select from the block, of a memory of `budget` rows of which at most `held` can be kept."""
+    def new_rows(self, budget: int, old_rows: int) -> int:
+        """Rows to select from the block, of a memory of `budget` rows; at most `old_rows` can be kept."""
         if not self.fusion:
             return budget
-        return max(round(self.new_share * budget), budget - held)
+        return max(round(self.new_share * budget), budget - old_rows)
 
 
 class InnerConfig(Strict):
     """The proxy's training on the memory (eq. 18) and how much of it is differentiated."""
 
     optimiser: Literal["adam", "sgd"] = "adam"
+    """Optimiser of the inner loop."""
     learning_rate: Rate = 1e-3
+    """Learning rate of the inner loop."""
     batch_size: Positive = 256
+    """Memory rows per inner step."""
     horizon: Positive = 20
+    """Longest inner loop, in steps."""
     window: Positive = 5
+    """Last steps of the inner loop that are differentiated."""
 
     @model_validator(mode="after")
     def _window_fits(self) -> "InnerConfig":
@@ -47,25 +68,34 @@ class InnerConfig(Strict):
             raise ValueError(f"window {self.window} is longer than horizon {self.horizon}")
         return self
 
-    def build(self) -> InnerOptimiser:
-        return Adam(self.learning_rate) if self.optimiser == "adam" else Sgd(self.learning_rate)
-
 
 class OuterConfig(Strict):
     """The optimisation of the memory (eqs. 16, 17, 19)."""
 
     iterations: Annotated[int, Field(ge=0)] = 40
+    """Outer iterations per stage; 0 leaves the selected rows as they are."""
     embedding_rate: Rate = 1e-4
+    """Outer learning rate of embeddings."""
     logit_rate: Rate = 1e-3
+    """Outer learning rate of logits."""
     clip: Rate = 2.0
-    real_rows: Positive = 8192  # drawn from the pool at each addressing
-    memory_rows: Positive = 32_768  # drawn from a larger memory at each addressing
-    target_labels: TargetLabels = "teacher"  # probabilities of checkpoint t, or the log's 0 and 1 (eq. 19)
+    """Largest norm of a meta-gradient, relative to its moving average."""
+    real_rows: Positive = 8192
+    """Real rows drawn from the pool at each addressing."""
+    memory_rows: Positive = 32_768
+    """Memory rows looked at by each addressing, drawn at random from a larger memory."""
+    target_labels: TargetLabels = "teacher"
+    """Labels of the targets in eq. 19: the checkpoint's probabilities, or the log's 0 and 1."""
     hard_ratio: Share = 0.1
-    active_rows: Positive | None = None  # None: horizon x inner batch
-    address_every: Positive = 4  # iterations between two addressings
-    target_selection: bool = True  # TS of Table 4: off, targets are drawn at random
-    memory_selection: bool = True  # MS of Table 4: off, every memory row is active
+    """Share of the real rows that become hard targets (eq. 16)."""
+    active_rows: Positive | Literal["auto"] = "auto"
+    """Memory rows that an iteration may change (eq. 17); auto: inner horizon x inner batch size."""
+    address_every: Positive = 4
+    """Iterations between two addressings."""
+    target_selection: bool = True
+    """Select hard targets (TS of Table 4); off, targets are random."""
+    memory_selection: bool = True
+    """Select active memory rows (MS of Table 4); off, every row is active."""
 
 
 class MethodConfig(Strict):
@@ -77,14 +107,15 @@ class MethodConfig(Strict):
 
 
 class ReferenceConfig(ModelConfig):
-    """The architecture of the reference, and what learns beside it over the same tables.
+    """The architecture of the reference and the models that learn over the same tables.
 
-    beside: names of architectures; one that is the reference's own is the same model from other initial
-        weights. The teacher's answer is the mean of all of them. Training the four of the default takes seven
-        times a DCN alone, and leaves tables that candidates do best on (docs/tried.md).
+    ensemble: names of architectures; the reference's own name adds the same model with other initial weights.
+        The teacher's logits are the mean over all of them. Training the default four takes seven times as
+        long as a DCN alone, and candidates do best on the tables they leave (docs/tried.md).
     """
 
-    beside: tuple[str, ...] = ("dcnv2", "finalmlp", "wukong")
+    ensemble: tuple[str, ...] = ("dcnv2", "finalmlp", "wukong")
+    """Architectures that learn with the reference over the same tables."""
 
     @model_validator(mode="after")
     def _architectures_exist(self) -> "ReferenceConfig":
@@ -93,51 +124,70 @@ class ReferenceConfig(ModelConfig):
         return self
 
     def members(self) -> list[ModelConfig]:
+        """The models of the reference, its own architecture first."""
         own = ModelConfig(name=self.name, options=self.options, head=self.head)
-        others = (own if n == self.name else ModelConfig(name=n, head=self.head) for n in self.beside)
+        others = (own if n == self.name else ModelConfig(name=n, head=self.head) for n in self.ensemble)
         return [own, *others]
 
 
 class TrainingConfig(Strict):
     """One epoch over real rows: of the reference on each block, of a candidate on the subsequent block.
 
-    Rows are learned in the order of time, as a deployed model sees them. In a shuffled block later rows of a
-    user or session betray the labels of earlier ones through their embeddings, and the dense model learns
-    to trust embeddings more than the next block will bear out.
+    Rows are learned in time order, as a deployed model sees them. In a shuffled block later rows of a user
+    or session reveal the labels of earlier ones through their embeddings, and the dense model learns to
+    trust embeddings more than the next block justifies.
     """
 
     batch_size: Positive = 1024
+    """Rows per step."""
     learning_rate: Rate = 1e-3
+    """Learning rate of Adam (dense part) and SparseAdam (tables)."""
     clip_norm: Rate = 10.0
-    shuffle_rows: Positive = 1  # window of a shuffle; 1: none
+    """Largest joint gradient norm."""
+    shuffle_rows: Positive = 1
+    """Rows of a shuffle window; 1 keeps time order."""
 
 
 class FitConfig(Strict):
-    """A candidate's training on reduced data; the best epoch by validation AUC is kept."""
+    """A candidate's training on reduced rows; the best epoch by validation AUC is kept."""
 
     epochs: Positive = 8
-    patience: Positive = 2  # epochs without a better validation AUC before it stops
+    """Most epochs over the reduced rows."""
+    patience: Positive = 2
+    """Epochs without a better validation AUC before training stops."""
     batch_size: Positive = 256
+    """Reduced rows per step."""
     learning_rate: Rate = 1e-3
-    validation_rows: Positive = 16_384  # drawn from the validation block
-    rehearsal: Annotated[float, Field(ge=0)] = 0.5  # reduced rows beside each row of the subsequent block
-    # Of all of them together, where the rows of the block weigh 1; None: what two candidates do best with
-    # on the validation block (rehearsing.py).
-    rehearsal_weight: Rate | None = None
+    """Learning rate of a candidate that has none of its own."""
+    validation_rows: Positive = 16_384
+    """Rows drawn from the validation block to score each epoch."""
+    rehearsal: Annotated[float, Field(ge=0)] = 0.5
+    """Reduced rows rehearsed per row of the subsequent block; 0 as in the paper."""
+    rehearsal_weight: Rate | Literal["auto"] = "auto"
+    """Weight of all rehearsed rows together relative to the block's rows; auto: the better of two weights
+    on the validation block (diet_ray/evaluation/rehearsal.py)."""
 
     @property
     def weight_is_open(self) -> bool:
-        """Whether rows are rehearsed at a weight that is still to be found."""
-        return bool(self.rehearsal) and self.rehearsal_weight is None
+        """Whether rows are rehearsed with a weight that has yet to be chosen."""
+        return bool(self.rehearsal) and self.rehearsal_weight == "auto"
+
+    @property
+    def chosen_weight(self) -> float:
+        """The weight of rehearsed rows; ConfigError while it is "auto"."""
+        if self.rehearsal_weight == "auto":
+            raise ConfigError("rehearsal_weight is auto: choose it before a cell runs")
+        return self.rehearsal_weight
 
 
 class CandidateConfig(ModelConfig):
-    """An architecture and how fast its dense part learns, from reduced data and from real rows alike."""
+    """An architecture and the learning rate of its dense part, on reduced and on real rows alike."""
 
-    learning_rate: Rate | None = None  # None: what the fit and the training say
+    learning_rate: Rate | None = None
+    """Own learning rate; without one the fit's and the training's hold."""
 
-    def fitted_by(self, fit: FitConfig) -> FitConfig:
-        """`fit` with the candidate's own learning rate."""
+    def apply_to(self, fit: FitConfig) -> FitConfig:
+        """`fit` with the candidate's own learning rate, if it has one."""
         return fit.model_copy(update={"learning_rate": self.learning_rate or fit.learning_rate})
 
 
@@ -145,9 +195,53 @@ class RunConfig(Strict):
     """Everything a run's memory depends on, besides the log."""
 
     seed: int = 0
-    ratio: Share = 0.015  # rows of memory per row of history
-    width: Positive = 32  # of embeddings
-    pool_rows: Positive = 65_536  # real rows of a block that the distiller draws from
+    """Seed of every random choice of the run."""
+    ratio: Share = 0.015
+    """Memory rows per row of history."""
+    dim: Positive = 32
+    """Dimension of an embedding."""
+    pool_rows: Positive = 65_536
+    """Real rows of a block from which the distiller draws."""
     reference: ReferenceConfig = ReferenceConfig()
     training: TrainingConfig = TrainingConfig()
     method: MethodConfig = MethodConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_renamed_key(cls, value: Any) -> Any:
+        for path, new in RENAMED_KEYS.items():
+            *parents, old = path.split(".")
+            if old in _section(value, parents):
+                raise ValueError(f"{path} is now called {'.'.join([*parents, new])}")
+        return value
+
+
+def upgrade_config(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a stored run with today's keys in place of those of version 0.1."""
+    upgraded = _copied(stored)
+    for path, new in RENAMED_KEYS.items():
+        *parents, old = path.split(".")
+        section = _section(upgraded, parents)
+        if old in section:
+            section[new] = section.pop(old)
+    outer = _section(upgraded, ["method", "outer"])
+    if "active_rows" in outer and outer["active_rows"] is None:
+        outer["active_rows"] = "auto"
+    return upgraded
+
+
+def upgrade_fit(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The stored settings of a fit with "auto" where version 0.1 wrote null."""
+    weight = stored.get("rehearsal_weight", "auto")
+    return {**stored, "rehearsal_weight": "auto" if weight is None else weight}
+
+
+def _section(value: Any, parents: list[str]) -> Any:
+    """The mapping below `parents`; an empty one where there is none."""
+    for parent in parents:
+        value = value.get(parent, {}) if isinstance(value, Mapping) else {}
+    return value if isinstance(value, Mapping) else {}
+
+
+def _copied(value: Any) -> Any:
+    return {key: _copied(v) for key, v in value.items()} if isinstance(value, Mapping) else value

@@ -1,4 +1,4 @@
-"""The base of everything a user configures."""
+"""Base class of every configuration a user writes."""
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -6,16 +6,23 @@ from diet_ray.errors import ConfigError
 
 
 class Strict(BaseModel):
-    """Frozen, and a key it does not know is an error."""
+    """Frozen; an unknown key is an error. The docstring below a field is its description."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True
+    )
 
 
-def told(error: ValidationError, what: str) -> ConfigError:
-    """The error in our words: one line per key, with the value found."""
+def config_error(error: ValidationError, what: str) -> ConfigError:
+    """Turn a validation error into one line per key, with the value that was given.
+
+    Args:
+        error: what pydantic raised.
+        what: the thing that was validated, e.g. "config my.yaml"; the message starts with it.
+    """
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("function-"))
-        found = "" if problem["type"] == "missing" else f" (found {problem['input']!r})"
-        lines.append(f"  {key or what}: {problem['msg']}{found}")
+        given = f" (got {problem['input']!r})" if key and problem["type"] != "missing" else ""
+        lines.append(f"  {key or what}: {problem['msg'].removeprefix('Value error, ')}{given}")
     return ConfigError(f"{what} is not valid:\n" + "\n".join(lines))

@@ -28,7 +28,7 @@ from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.registry import ARCHITECTURES
 from diet_ray.runs.run import Run
 from diet_ray.storage import Folder, absolute
-from diet_ray.strict import told
+from diet_ray.strict import config_error
 from pipelines.distill import LOG_OF_RUN
 from pipelines.runtime.command import run_command
 from pipelines.runtime.progress import bars, console
@@ -102,7 +102,7 @@ def load_candidate(file: str) -> CandidateConfig:
     except yaml.YAMLError as broken:
         raise ConfigError(f"candidate {file} is not YAML: {broken}") from broken
     except ValidationError as wrong:
-        raise told(wrong, f"candidate {file}") from wrong
+        raise config_error(wrong, f"candidate {file}") from wrong
 
 
 class Cell(NamedTuple):
@@ -145,7 +145,7 @@ def run_cells(
     log, folder = PreparedLog.open(data), Folder.at(run)
     config = complete_run(run, log)
     for called, candidate in candidates.items():
-        new_candidate(candidate, 0, fields=len(log.fields), width=config.width, tasks=len(log.tasks))
+        new_candidate(candidate, 0, fields=len(log.fields), dim=config.dim, tasks=len(log.tasks))
         _check_same(
             folder,
             f"evaluation/candidates/{called.replace(':', '.')}.json",

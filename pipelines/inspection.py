@@ -17,7 +17,7 @@ from pipelines.runtime.command import run_command
 
 def told_reference(config: dict[str, Any]) -> str:
     """The models that learn in the reference of a run."""
-    return " + ".join((config["reference"]["name"], *config["reference"]["beside"]))
+    return " + ".join((config["reference"]["name"], *config["reference"]["ensemble"]))
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from torch import Tensor, nn
 
 
 class Wide(nn.Module):
-    def __init__(self, fields: int, width: int, *, outputs: int = 8) -> None:
+    def __init__(self, fields: int, dim: int, *, outputs: int = 8) -> None:
         super().__init__()
-        self.linear = nn.Linear(fields * width, outputs)
+        self.linear = nn.Linear(fields * dim, outputs)
         self.out_features = outputs
 
     def forward(self, emb_NFD: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ class WrongShape(Wide):
 
 
 class NoOutFeatures(nn.Module):
-    def __init__(self, fields: int, width: int) -> None:
+    def __init__(self, fields: int, dim: int) -> None:
         super().__init__()
 
 

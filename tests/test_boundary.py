@@ -1,4 +1,4 @@
-"""Selection by percentile over scattered scorers against an exact sort of the whole block."""
+"""Selection by quantile over scattered scorers against an exact sort of the whole block."""
 
 from functools import reduce
 
@@ -20,9 +20,9 @@ TASKS = 3
     seed=st.integers(0, 10**6),
     scorers=st.integers(1, 5),
     decimals=st.integers(2, 7),
-    width=st.sampled_from([0.0, 0.5, 1.0]),
+    span=st.sampled_from([0.0, 0.5, 1.0]),
 )
-def test_scattered_bands_equal_an_exact_sort(seed: int, scorers: int, decimals: int, width: float) -> None:
+def test_scattered_bands_equal_an_exact_sort(seed: int, scorers: int, decimals: int, span: float) -> None:
     """Rounding to few decimals makes heavy ties."""
     draw = np.random.default_rng(seed)
     score_N = (draw.random(3000) * np.sqrt(TASKS)).round(decimals).astype(np.float32)
@@ -32,7 +32,7 @@ def test_scattered_bands_equal_an_exact_sort(seed: int, scorers: int, decimals: 
         El2nHistogram.merged, (El2nHistogram.of(score_N[s], group_N[s], TASKS) for s in shards)
     )
     quotas = allocate_quotas(histogram.group_counts(), 200, "sqrt")
-    ranks = bands(histogram, quotas, 0.9, width)
+    ranks = bands(histogram, quotas, 0.9, span)
     wanted = {g: histogram.bins(g, r) for g, r in ranks.items()}
     found = np.concatenate([s[rows_in_bins(score_N[s], group_N[s], TASKS, wanted)] for s in shards])
     for group, group_ranks in ranks.items():
@@ -82,24 +82,24 @@ def test_a_budget_below_one_row_per_group_is_refused() -> None:
     ("count", "quota", "expected"), [(101, 11, (85, 96)), (10, 10, (0, 10)), (10, 5, (5, 10))]
 )
 def test_band_lies_around_the_percentile(count: int, quota: int, expected: tuple[int, int]) -> None:
-    assert band_ranks(count, quota, 0.9, width=0).tolist() == list(range(*expected))
+    assert band_ranks(count, quota, 0.9, span=0).tolist() == list(range(*expected))
 
 
 @pytest.mark.parametrize(
-    ("percentile", "width", "expected"),
+    ("quantile", "span", "expected"),
     [
         (0.9, 1.0, [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]),
         (0.5, 0.5, [27, 32, 37, 42, 47, 52, 57, 62, 67, 72]),
         (0.9, 0.5, [52, 57, 62, 67, 72, 77, 82, 87, 92, 97]),  # shifted: it would overhang
     ],
 )
-def test_a_wide_band_is_taken_at_even_steps(percentile: float, width: float, expected: list[int]) -> None:
-    assert band_ranks(100, 10, percentile, width).tolist() == expected
+def test_a_wide_band_is_taken_at_even_steps(quantile: float, span: float, expected: list[int]) -> None:
+    assert band_ranks(100, 10, quantile, span).tolist() == expected
 
 
-@given(count=st.integers(1, 10**6), share=st.floats(0, 1), percentile=st.floats(0, 1), width=st.floats(0, 1))
-def test_ranks_are_distinct_and_exist(count: int, share: float, percentile: float, width: float) -> None:
+@given(count=st.integers(1, 10**6), share=st.floats(0, 1), quantile=st.floats(0, 1), span=st.floats(0, 1))
+def test_ranks_are_distinct_and_exist(count: int, share: float, quantile: float, span: float) -> None:
     quota = min(count, 1 + int(share * count / 100))
-    ranks = band_ranks(count, quota, percentile, width)
+    ranks = band_ranks(count, quota, quantile, span)
     assert len(ranks) == quota and ranks[0] >= 0 and ranks[-1] < count
     assert (np.diff(ranks) > 0).all()

@@ -8,21 +8,21 @@ from diet_ray.errors import RunError
 from diet_ray.models.base import RankingModel
 from diet_ray.models.examples import Examples, predict
 from diet_ray.models.registry import ModelConfig, build_model
-from diet_ray.training.candidate import Fitting
+from diet_ray.training.candidate import CandidateTraining
 from diet_ray.training.metrics import score_tasks
 
-FIELDS, WIDTH, TASKS = 4, 8, 2
+FIELDS, DIM, TASKS = 4, 8, 2
 
 
 def model(name: str = "finalnet") -> RankingModel:
-    return build_model(ModelConfig(name=name), fields=FIELDS, width=WIDTH, tasks=TASKS, seed=0)
+    return build_model(ModelConfig(name=name), fields=FIELDS, dim=DIM, tasks=TASKS, seed=0)
 
 
 def rows(count: int, seed: int, *, flipped: bool = False) -> Examples:
     """Soft labels by a linear teacher; `flipped`, by the opposite one."""
     draw = torch.Generator().manual_seed(seed)
-    emb_NFD = torch.randn(count, FIELDS, WIDTH, generator=draw)
-    plane = torch.randn(FIELDS * WIDTH, TASKS, generator=torch.Generator().manual_seed(99)) / 2
+    emb_NFD = torch.randn(count, FIELDS, DIM, generator=draw)
+    plane = torch.randn(FIELDS * DIM, TASKS, generator=torch.Generator().manual_seed(99)) / 2
     logit_NT = emb_NFD.flatten(1) @ (-plane if flipped else plane)
     return Examples(emb_NFD, logit_NT.sigmoid())
 
@@ -37,7 +37,7 @@ def auc(trained: RankingModel, validation: Examples) -> float:
 
 
 def fit(trained: RankingModel, reduced: Examples, config: FitConfig) -> list[float]:
-    found = Fitting(trained, reduced, hard(rows(500, 2)), config, seed=0)
+    found = CandidateTraining(trained, reduced, hard(rows(500, 2)), config, seed=0)
     found.run()
     scores = [score.auc for score in found.scores]
     assert scores[found.best] == max(scores)
@@ -68,9 +68,9 @@ def test_a_last_batch_of_one_row_is_no_trouble_for_batch_norm() -> None:
 
 @pytest.mark.parametrize("name", ["finalnet", "dcn"])  # with and without a batch norm
 def test_a_fitting_saved_after_an_epoch_goes_on_as_if_nothing_had_happened(name: str) -> None:
-    def fresh() -> Fitting:
+    def fresh() -> CandidateTraining:
         config = FitConfig(batch_size=64, epochs=4, patience=4)
-        return Fitting(model(name), rows(300, 1), hard(rows(200, 2)), config, seed=3)
+        return CandidateTraining(model(name), rows(300, 1), hard(rows(200, 2)), config, seed=3)
 
     whole, first, second = fresh(), fresh(), fresh()
     for _ in range(2):
@@ -86,8 +86,10 @@ def test_a_fitting_saved_after_an_epoch_goes_on_as_if_nothing_had_happened(name:
 
 
 def test_a_damaged_state_and_one_of_another_model_are_refused() -> None:
-    def fresh(name: str) -> Fitting:
-        return Fitting(model(name), rows(100, 1), hard(rows(100, 2)), FitConfig(batch_size=64), seed=0)
+    def fresh(name: str) -> CandidateTraining:
+        return CandidateTraining(
+            model(name), rows(100, 1), hard(rows(100, 2)), FitConfig(batch_size=64), seed=0
+        )
 
     saved = fresh("finalnet")
     saved.epoch()

@@ -12,7 +12,7 @@ from tests.test_recommender import batch
 
 def recommender(name: str = "finalnet") -> Recommender:
     options = {"finalnet": {"hidden": (8, 8)}, "dcn": {"hidden": (16, 8)}}[name]
-    dense = build_model(ModelConfig(name=name, options=options), fields=3, width=4, tasks=2, seed=0)
+    dense = build_model(ModelConfig(name=name, options=options), fields=3, dim=4, tasks=2, seed=0)
     return Recommender(dense, 3, 4, learning_rate=1e-2)
 
 

@@ -95,7 +95,7 @@ def test_options_override_the_recipe_which_overrides_the_defaults(monkeypatch: p
     words = ("--data", "x", "--run", "y", "--config", "demo", "--ratio", "0.03")
     config = distill_of(monkeypatch, *words).settings.run_config()
     assert config.ratio == 0.03
-    assert config.width == 16  # of the recipe
+    assert config.dim == 16  # of the recipe
     assert config.method.inner.horizon == 20  # of the defaults
 
 

@@ -12,7 +12,7 @@ from diet_ray.distillation.memory import Memory
 from diet_ray.distillation.unroll import Adam, inner_loop
 from diet_ray.models.examples import Examples, dense_params, loss_of
 from tests.test_memory import memory
-from tests.tiny_network import FIELDS, TASKS, WIDTH, examples, network
+from tests.tiny_network import DIM, FIELDS, TASKS, examples, network
 
 INNER = InnerConfig(learning_rate=0.02, batch_size=8, horizon=6, window=3)
 OUTER = OuterConfig(
@@ -23,9 +23,7 @@ OUTER = OuterConfig(
 def learnable(rows: int) -> Examples:
     """Labels that a linear map of the embedding decides."""
     drawn = examples(rows, seed=8)
-    plane = torch.randn(
-        FIELDS * WIDTH, TASKS, generator=torch.Generator().manual_seed(9), dtype=torch.float64
-    )
+    plane = torch.randn(FIELDS * DIM, TASKS, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     return drawn._replace(label_NT=(drawn.emb_NFD.flatten(1) @ plane > 0).double())
 
 

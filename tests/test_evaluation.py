@@ -17,7 +17,7 @@ from tests.tiny_run import FIT, TINY
 @pytest.fixture(scope="module")
 def checkpoint(drift_log: str) -> bytes:
     log = PreparedLog.open(drift_log)
-    reference = new_learner(new_reference(log, TINY, "reference"), log, TINY.width, TINY.training)
+    reference = new_learner(new_reference(log, TINY, "reference"), log, TINY.dim, TINY.training)
     for block in log.history:
         learn_block(reference, log, block, TINY.training, 0)
     return to_bytes(reference)
@@ -31,13 +31,13 @@ def cell(
     training: TrainingConfig = TINY.training,
 ) -> CellResult:
     draw = torch.Generator().manual_seed(5)
-    shape = (100, len(log.fields), TINY.width)
+    shape = (100, len(log.fields), TINY.dim)
     reduced = Examples(torch.randn(shape, generator=draw) / 10, torch.rand(100, 3, generator=draw))
     return run_cell(
         method,
         CandidateConfig(name="finalnet"),
         seed,
-        Setting(log, TINY.width, training, FIT),
+        Setting(log, TINY.dim, training, FIT),
         checkpoint,
         reduced if method in REDUCED else None,
     )[1]

@@ -16,9 +16,9 @@ from diet_ray.distillation.unroll import MetaGradient
 from diet_ray.errors import DataError, RunError
 from diet_ray.models.examples import Examples, dense_params, loss_of, predict
 from tests.test_influence import per_example_gradients
-from tests.tiny_network import FIELDS, TASKS, WIDTH, examples, network
+from tests.tiny_network import DIM, FIELDS, TASKS, examples, network
 
-SCHEMA = MemorySchema(("user", "item", "hour"), WIDTH, ("click", "like"))
+SCHEMA = MemorySchema(("user", "item", "hour"), DIM, ("click", "like"))
 
 
 def memory(rows: int, seed: int, stage: int = 1) -> Memory:
@@ -36,7 +36,7 @@ def test_file_opens_in_pandas_and_polars_and_reads_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.stack(pd.read_parquet(path)["embedding"].to_list()), embedding)
     np.testing.assert_array_equal(pl.read_parquet(path)["embedding"].to_numpy(), embedding)
     back = from_arrow(pq.read_table(path), SCHEMA)
-    assert back.emb_NFD.shape == (5, FIELDS, WIDTH)
+    assert back.emb_NFD.shape == (5, FIELDS, DIM)
     torch.testing.assert_close(back.logit_NT, stored.logit_NT.float(), rtol=0, atol=0)
     assert back.group_N.tolist() == stored.group_N.tolist()
 
@@ -45,7 +45,7 @@ def test_file_opens_in_pandas_and_polars_and_reads_back(tmp_path: Path) -> None:
     ("other", "names"),
     [
         (SCHEMA._replace(fields=("user", "item", "day")), "fields"),
-        (SCHEMA._replace(width=8), "width"),
+        (SCHEMA._replace(dim=8), "dim"),
         (SCHEMA._replace(tasks=("click",)), "tasks"),
     ],
 )
@@ -83,7 +83,7 @@ def test_addressing_agrees_with_the_matrix_of_all_influences() -> None:
 
 def gradient(rows: list[int], seed: int, scale: float = 1.0) -> MetaGradient:
     draw = torch.Generator().manual_seed(seed)
-    emb = scale * torch.randn(len(rows), FIELDS, WIDTH, generator=draw)
+    emb = scale * torch.randn(len(rows), FIELDS, DIM, generator=draw)
     return MetaGradient(torch.tensor(rows), emb, scale * torch.randn(len(rows), TASKS, generator=draw), 0.0)
 
 

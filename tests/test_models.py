@@ -10,7 +10,7 @@ from diet_ray.models.examples import Examples, dense_params, loss_of
 from diet_ray.models.mmoe import MMoE
 from diet_ray.models.registry import ARCHITECTURES, HeadConfig, ModelConfig, build_model
 
-WIDTH = 32
+DIM = 32
 SMALL = {
     "dcn": {"hidden": (16, 8)},
     "dcnv2": {"hidden": (16, 8), "low_rank": True, "rank": 4},
@@ -32,7 +32,7 @@ def one_logit(inputs: int) -> int:
 def published_logits(name: str, backbone: nn.Module) -> int:
     """Parameters of the part of FuxiCTR's single-logit model that we drop.
 
-    DCN, DCNv2, WuKong: one Linear on the hidden vector. FinalNet: one per block of 64. FinalMLP: bilinear
+    DCN, DCNv2, Wukong: one Linear on the hidden vector. FinalNet: one per block of 64. FinalMLP: bilinear
     fusion of 512 and 256 in two heads, w1.x + w2.y + sum_h x_h' W_h y_h with W_h of 256 x 128.
     """
     if name == "finalnet":
@@ -55,7 +55,7 @@ def published_logits(name: str, backbone: nn.Module) -> int:
 )
 def test_parameter_counts_are_the_published_ones(name: str, options: dict, counts: tuple[int, ...]) -> None:
     for fields, published in zip((4, 8, 17), counts, strict=True):
-        backbone = ARCHITECTURES[name](fields, WIDTH, **options)
+        backbone = ARCHITECTURES[name](fields, DIM, **options)
         assert parameters(backbone) + published_logits(name, backbone) == published
 
 
@@ -63,13 +63,13 @@ def test_mmoe_parameter_counts() -> None:
     """FuxiCTR's MMoE on the flattened embeddings, its gates and towers with hidden layers of 128 and 64."""
     for fields, published in zip((4, 8, 17), (1_992_539, 2_565_979, 3_856_219), strict=True):
         sizes = {"expert_hidden": (512, 256, 128), "gate_hidden": (128, 64), "tower_hidden": (128, 64)}
-        assert parameters(MMoE(fields * WIDTH, 3, experts=8, **sizes)) == published
+        assert parameters(MMoE(fields * DIM, 3, experts=8, **sizes)) == published
 
 
 @pytest.fixture(params=list(SMALL))
 def model(request: pytest.FixtureRequest) -> nn.Module:
     config = ModelConfig(name=request.param, options=SMALL[request.param], head=SMALL_HEAD)
-    return build_model(config, fields=3, width=4, tasks=2, seed=1).double().eval()
+    return build_model(config, fields=3, dim=4, tasks=2, seed=1).double().eval()
 
 
 def rows(count: int) -> Examples:
@@ -108,27 +108,27 @@ def test_every_parameter_takes_part_and_double_backward_is_finite(model: nn.Modu
 def test_the_seed_decides_the_weights_and_leaves_the_global_state_alone() -> None:
     config = ModelConfig(options=SMALL["dcn"])
     state = torch.get_rng_state()
-    a, b, c = (build_model(config, fields=3, width=4, tasks=2, seed=s).state_dict() for s in (1, 1, 2))
+    a, b, c = (build_model(config, fields=3, dim=4, tasks=2, seed=s).state_dict() for s in (1, 1, 2))
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not all(torch.equal(a[k], c[k]) for k in a)
 
 
 def test_finalnet_gate_starts_at_one() -> None:
-    built = build_model(ModelConfig(name="finalnet"), fields=3, width=4, tasks=2, seed=0)
+    built = build_model(ModelConfig(name="finalnet"), fields=3, dim=4, tasks=2, seed=0)
     emb_NFD = torch.randn(5, 3, 4)
     torch.testing.assert_close(built.backbone.gate(emb_NFD), emb_NFD)  # type: ignore[operator, union-attr]
 
 
 def test_a_stacked_dcnv2_builds() -> None:
     options = {"structure": "stacked", "hidden": (8,)}
-    built = build_model(ModelConfig(name="dcnv2", options=options), fields=3, width=4, tasks=2, seed=0)
+    built = build_model(ModelConfig(name="dcnv2", options=options), fields=3, dim=4, tasks=2, seed=0)
     assert built(torch.randn(5, 3, 4)).shape == (5, 2)
 
 
 def test_a_backbone_of_ones_own_by_import_path() -> None:
     config = ModelConfig(name="tests.own_backbone:Wide", options={"outputs": 5})
-    assert build_model(config, fields=3, width=4, tasks=2, seed=0)(torch.randn(6, 3, 4)).shape == (6, 2)
+    assert build_model(config, fields=3, dim=4, tasks=2, seed=0)(torch.randn(6, 3, 4)).shape == (6, 2)
 
 
 @pytest.mark.parametrize(
@@ -144,4 +144,4 @@ def test_a_backbone_of_ones_own_by_import_path() -> None:
 )
 def test_a_wrong_model_is_named(name: str, options: dict, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        build_model(ModelConfig(name=name, options=options), fields=3, width=4, tasks=2, seed=0)
+        build_model(ModelConfig(name=name, options=options), fields=3, dim=4, tasks=2, seed=0)

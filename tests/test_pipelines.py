@@ -53,7 +53,7 @@ def test_the_memory_file_opens_in_pandas_and_polars_without_our_code(run_dir: st
     frame, lazy = pd.read_parquet(newest(run_dir)), pl.read_parquet(newest(run_dir))
     assert list(frame) == lazy.columns == ["embedding", "logits", "stage", "label_group", "influence"]
     assert len(frame) == len(lazy) == round(TINY.ratio * sum(b.rows for b in log.history))
-    assert {len(e) for e in frame["embedding"]} == {len(log.fields) * TINY.width}
+    assert {len(e) for e in frame["embedding"]} == {len(log.fields) * TINY.dim}
     assert lazy.schema["logits"] == pl.Array(pl.Float32, len(log.tasks))
     described = json.loads(pq.read_schema(newest(run_dir)).metadata[b"diet_ray"])
     assert described["fields"] == list(log.fields) and described["tasks"] == list(log.tasks)

@@ -7,7 +7,7 @@ from diet_ray.distillation.memory import Memory
 from diet_ray.distillation.realignment import affine_maps, carried
 from diet_ray.models.registry import ModelConfig, build_model
 from tests.test_memory import memory
-from tests.tiny_network import FIELDS, TASKS, WIDTH
+from tests.tiny_network import DIM, FIELDS, TASKS
 
 ROWS = 300
 
@@ -18,22 +18,22 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def moved(emb_NFD: torch.Tensor) -> torch.Tensor:
     """Every field by a map of its own, and a shift that is large beside the embeddings."""
-    matrix_FDD = torch.eye(WIDTH) + 10 * drawn(FIELDS, WIDTH, WIDTH, seed=1)
-    return torch.einsum("nfd,fde->nfe", emb_NFD, matrix_FDD) + 10 * drawn(FIELDS, WIDTH, seed=2)
+    matrix_FDD = torch.eye(DIM) + 10 * drawn(FIELDS, DIM, DIM, seed=1)
+    return torch.einsum("nfd,fde->nfe", emb_NFD, matrix_FDD) + 10 * drawn(FIELDS, DIM, seed=2)
 
 
 def old_memory() -> Memory:
     found = memory(40, seed=1)
-    return found._replace(emb_NFD=drawn(40, FIELDS, WIDTH, seed=3), logit_NT=found.logit_NT.float())
+    return found._replace(emb_NFD=drawn(40, FIELDS, DIM, seed=3), logit_NT=found.logit_NT.float())
 
 
 def dense(seed: int) -> torch.nn.Module:
     config = ModelConfig(options={"hidden": (16, 8)})
-    return build_model(config, fields=FIELDS, width=WIDTH, tasks=TASKS, seed=seed).eval()
+    return build_model(config, fields=FIELDS, dim=DIM, tasks=TASKS, seed=seed).eval()
 
 
 def test_an_affine_move_is_followed() -> None:
-    seen, old = drawn(ROWS, FIELDS, WIDTH), old_memory()
+    seen, old = drawn(ROWS, FIELDS, DIM), old_memory()
     same = dense(0)
     found = carried(old, affine_maps(seen, moved(seen)), same, same)
     torch.testing.assert_close(found.emb_NFD, moved(old.emb_NFD), atol=2e-4, rtol=1e-2)
@@ -41,7 +41,7 @@ def test_an_affine_move_is_followed() -> None:
 
 
 def test_logits_move_as_the_teacher_does() -> None:
-    old, still = old_memory(), drawn(ROWS, FIELDS, WIDTH)
+    old, still = old_memory(), drawn(ROWS, FIELDS, DIM)
     previous, reference = dense(0), dense(1)
     found = carried(old, affine_maps(still, still), previous, reference)
     torch.testing.assert_close(found.emb_NFD, old.emb_NFD)
@@ -53,12 +53,12 @@ def test_logits_move_as_the_teacher_does() -> None:
 @pytest.mark.parametrize("rows", [1, 5])
 def test_few_rows_shift_the_memory_and_no_more(rows: int) -> None:
     """Fewer rows than unknowns, all alike: what they do not tell stays as it was."""
-    seen = drawn(1, FIELDS, WIDTH).expand(rows, -1, -1)
+    seen = drawn(1, FIELDS, DIM).expand(rows, -1, -1)
     found = carried(old_memory(), affine_maps(seen, seen + 1), dense(0), dense(0))
     torch.testing.assert_close(found.emb_NFD, old_memory().emb_NFD + 1, atol=1e-3, rtol=0)
 
 
 def test_a_field_of_zeros_stays_finite() -> None:
-    nothing = torch.zeros(ROWS, FIELDS, WIDTH)
+    nothing = torch.zeros(ROWS, FIELDS, DIM)
     found = carried(old_memory(), affine_maps(nothing, nothing), dense(0), dense(0))
     torch.testing.assert_close(found.emb_NFD, old_memory().emb_NFD)

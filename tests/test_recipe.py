@@ -17,7 +17,7 @@ def test_every_shipped_recipe_loads(name: str) -> None:
 def test_the_letter_of_the_paper_and_each_log_that_it_names_has_a_recipe() -> None:
     assert {"paper", "kuairand", "tmall", "taobao", "globo", "demo"} == set(RECIPES)
     paper = load_recipe("paper")
-    assert not paper.reference.beside and not paper.method.boundary.carry
+    assert not paper.reference.ensemble and not paper.method.boundary.realign
 
 
 def test_a_run_config_is_a_recipe_without_its_resources() -> None:
@@ -38,9 +38,9 @@ def test_a_file_of_ones_own_overrides_the_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ratoi: 0.1", r"ratoi: Extra inputs are not permitted \(found 0.1\)"),
+        ("ratoi: 0.1", r"ratoi: Extra inputs are not permitted \(got 0.1\)"),
         ("method: {outer: {iteration: 7}}", r"method\.outer\.iteration: Extra"),
-        ("ratio: 1.5", r"ratio: Input should be less than or equal to 1 \(found 1.5\)"),
+        ("ratio: 1.5", r"ratio: Input should be less than or equal to 1 \(got 1.5\)"),
         ("method: {inner: {window: 9, horizon: 5}}", "window 9 is longer than horizon 5"),
         ("method: {boundary: {quota: cubic}}", "'equal', 'sqrt' or 'proportional'"),
         ("[1, 2", "is not YAML"),

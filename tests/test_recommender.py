@@ -14,7 +14,7 @@ ROWS = (50, 7, 4)
 
 def recommender(seed: int = 0, clip_norm: float = 10.0) -> Recommender:
     config = ModelConfig(options={"hidden": (16, 8)})
-    dense = build_model(config, fields=3, width=4, tasks=2, seed=seed)
+    dense = build_model(config, fields=3, dim=4, tasks=2, seed=seed)
     built = Recommender(dense, 3, 4, learning_rate=1e-2, clip_norm=clip_norm)
     built.grow(ROWS, torch.Generator().manual_seed(seed))
     return built

@@ -55,11 +55,11 @@ def test_a_borrowed_reference_gives_the_memory_of_a_trained_one_and_runs_share_i
     assert memory("third") != own
 
 
-@pytest.mark.parametrize("key", ["seed", "width", "reference", "training"])
+@pytest.mark.parametrize("key", ["seed", "dim", "reference", "training"])
 def test_a_reference_trained_otherwise_is_refused_and_the_key_named(
     drift_log: str, run_dir: str, tmp_path: Path, key: str
 ) -> None:
-    other = {"seed": 1, "width": 4, "reference": {"name": "dcn"}, "training": {"batch_size": 64}}[key]
+    other = {"seed": 1, "dim": 4, "reference": {"name": "dcn"}, "training": {"batch_size": 64}}[key]
     with pytest.raises(RunError, match=f"cannot be used: {key} is"):
         lent(drift_log, tmp_path, run_dir, changed(**{key: other}))
     assert not list(tmp_path.iterdir())

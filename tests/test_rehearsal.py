@@ -16,11 +16,11 @@ from tests.tiny_run import FIT, TINY
 def test_each_weight_is_scored_as_a_cell_of_that_weight(drift_log: str) -> None:
     """From one fit, copied: no weight learns from what another left behind."""
     log = PreparedLog.open(drift_log)
-    reference = new_learner(new_reference(log, TINY, "reference"), log, TINY.width, TINY.training)
+    reference = new_learner(new_reference(log, TINY, "reference"), log, TINY.dim, TINY.training)
     learn_block(reference, log, log.history[0], TINY.training, 0)
     checkpoint = to_bytes(reference)
-    memory = Examples(torch.randn(100, len(log.fields), TINY.width) / 10, torch.rand(100, 3))
-    setting = Setting(log, TINY.width, TINY.training, FIT)
+    memory = Examples(torch.randn(100, len(log.fields), TINY.dim) / 10, torch.rand(100, 3))
+    setting = Setting(log, TINY.dim, TINY.training, FIT)
     found = rehearsal_scores(memory, checkpoint, setting)
     assert len(set(found.values())) == len(WEIGHTS)
     for weight, auc in found.items():

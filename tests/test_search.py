@@ -130,7 +130,7 @@ def test_a_memory_of_another_schema_is_told_before_the_sweep(own_run: str) -> No
     stored = pq.read_table(path)
     described = json.loads(stored.schema.metadata[b"diet_ray"]) | {"width": 4}
     pq.write_table(stored.replace_schema_metadata({"diet_ray": json.dumps(described)}), path)
-    with pytest.raises(RunError, match="memory of another schema: width is 4, expected 8"):
+    with pytest.raises(RunError, match="memory of another schema: dim is 4, expected 8"):
         search(asked(own_run))
     assert not records(own_run)
 

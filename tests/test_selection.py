@@ -26,15 +26,15 @@ from diet_ray.models.registry import ModelConfig, build_model
 from diet_ray.training.learning import learn_block, new_learner
 from diet_ray.training.recommender import Recommender
 
-WIDTH = 8
+DIM = 8
 TRAINING = TrainingConfig(batch_size=128)
 
 
 def learner(log: PreparedLog) -> Recommender:
     model = build_model(
-        ModelConfig(name="finalnet"), fields=len(log.fields), width=WIDTH, tasks=len(log.tasks), seed=0
+        ModelConfig(name="finalnet"), fields=len(log.fields), dim=DIM, tasks=len(log.tasks), seed=0
     )
-    return new_learner(model, log, WIDTH, TRAINING)
+    return new_learner(model, log, DIM, TRAINING)
 
 
 @pytest.fixture(scope="module")
@@ -61,28 +61,28 @@ def ranked(scored: Scored, rows: np.ndarray) -> np.ndarray:
     return np.argsort(np.argsort(scored.el2n_N, kind="stable"))[rows]
 
 
-@pytest.mark.parametrize("width", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("dim", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("quota", ["equal", "sqrt", "proportional"])
 def test_boundary_rows_fill_the_band_of_each_label_group(
-    scorer: LocalScorer, scored: Scored, quota: str, width: float
+    scorer: LocalScorer, scored: Scored, quota: str, dim: float
 ) -> None:
-    rows = boundary_rows(scorer, 120, BoundaryConfig(quota=quota, width=width))
+    rows = boundary_rows(scorer, 120, BoundaryConfig(quota=quota, dim=dim))
     counts = {int(g): int(n) for g, n in zip(*np.unique(scored.group_N, return_counts=True), strict=True)}
     quotas = allocate_quotas(counts, 120, quota)
     assert len(rows) == 120 and (np.diff(rows) > 0).all()
     for group, count in counts.items():
         of_group = Scored(*(part[scored.group_N == group] for part in scored))
         mine = np.searchsorted(of_group.row_N, rows[scored.group_N[rows] == group])
-        ranks = band_ranks(count, quotas[group], 0.9, width)
+        ranks = band_ranks(count, quotas[group], 0.9, dim)
         # Scores in float32 and float64 may swap neighbours at the edge of the band.
         assert len(mine) == quotas[group]
         assert (np.abs(np.sort(ranked(of_group, mine)) - ranks) <= 2).all()
 
 
 def test_el2n_baseline_ignores_label_groups(scorer: LocalScorer, scored: Scored) -> None:
-    rows = el2n_rows(scorer, 100, percentile=0.9)
+    rows = el2n_rows(scorer, 100, quantile=0.9)
     ranks = np.sort(ranked(scored, rows))
-    assert (np.abs(ranks - band_ranks(len(scored.row_N), 100, 0.9, width=0)) <= 2).all()
+    assert (np.abs(ranks - band_ranks(len(scored.row_N), 100, 0.9, dim=0)) <= 2).all()
 
 
 def test_targets_carry_the_labels_of_the_log_or_of_the_checkpoint(scorer: LocalScorer) -> None:

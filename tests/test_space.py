@@ -17,7 +17,7 @@ from tune_spaces.space import BUILT_IN, Space, load_space, sample
 
 
 def build(candidate: CandidateConfig) -> None:
-    new_candidate(candidate, 0, fields=3, width=4, tasks=2)
+    new_candidate(candidate, 0, fields=3, dim=4, tasks=2)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

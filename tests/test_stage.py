@@ -16,7 +16,7 @@ from tests.tiny_run import TINY
 
 
 def untrained(log: PreparedLog, config: RunConfig) -> Recommender:
-    return new_learner(new_reference(log, config, "reference"), log, config.width, config.training)
+    return new_learner(new_reference(log, config, "reference"), log, config.dim, config.training)
 
 
 def checkpoints(log: PreparedLog, config: RunConfig) -> list[Recommender]:

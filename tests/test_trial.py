@@ -21,7 +21,7 @@ Build = Callable[[CandidateConfig, int], RankingModel]
 
 
 def build(candidate: CandidateConfig, seed: int) -> RankingModel:
-    return new_candidate(candidate, seed, fields=3, width=4, tasks=2)
+    return new_candidate(candidate, seed, fields=3, dim=4, tasks=2)
 
 
 def never_built(candidate: CandidateConfig, seed: int) -> RankingModel:

@@ -4,9 +4,9 @@ from diet_ray.config import FitConfig, InnerConfig, MethodConfig, OuterConfig, R
 
 TINY = RunConfig(
     ratio=0.05,
-    width=8,
+    dim=8,
     pool_rows=512,
-    reference=ReferenceConfig(name="finalnet", beside=("finalnet",)),
+    reference=ReferenceConfig(name="finalnet", ensemble=("finalnet",)),
     training={"batch_size": 128},
     method=MethodConfig(
         inner=InnerConfig(batch_size=16, horizon=4, window=2),

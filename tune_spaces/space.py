@@ -13,7 +13,7 @@ from ray.tune.search.sample import Domain
 from diet_ray.config import CandidateConfig
 from diet_ray.errors import ConfigError
 from diet_ray.models.registry import HeadConfig, check_options
-from diet_ray.strict import told
+from diet_ray.strict import config_error
 
 BUILT_IN = ("joint", "dcn", "dcnv2", "finalnet", "finalmlp", "wukong")
 
@@ -54,7 +54,7 @@ class Space:
                 learning_rate=values["learning_rate"],
             )
         except ValidationError as wrong:
-            raise told(wrong, f"a candidate of space {self.model}") from wrong
+            raise config_error(wrong, f"a candidate of space {self.model}") from wrong
 
 
 Spaces = tuple[Space, ...]

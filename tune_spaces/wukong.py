@@ -1,4 +1,4 @@
-"""WuKong: layers, features per layer, projection, and the MLPs inside and on top."""
+"""Wukong: layers, features per layer, projection, and the MLPs inside and on top."""
 
 from ray import tune
 

@@ -4,15 +4,14 @@ Shape suffixes: N rows.
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diet_ray.config import QuotaRule
 from diet_ray.distillation.el2n import El2nHistogram, RankedBins, el2n_bin
 from diet_ray.errors import ConfigError
 
-QuotaRule = Literal["equal", "sqrt", "proportional"]
 WEIGHTS = {"equal": 0.0, "sqrt": 0.5, "proportional": 1.0}
 
 
@@ -43,17 +42,17 @@ def allocate_quotas(counts: Mapping[int, int], budget: int, rule: QuotaRule) -> 
     return quotas
 
 
-def band_ranks(count: int, quota: int, percentile: float, width: float) -> NDArray[np.int64]:
-    """Ranks (ascending EL2N, from 0) of `quota` rows, evenly spaced in a band around `percentile`.
+def band_ranks(count: int, quota: int, quantile: float, span: float) -> NDArray[np.int64]:
+    """Ranks (ascending EL2N, from 0) of `quota` rows, evenly spaced in a band around `quantile`.
 
-    The band spans the share `width` of the group's `count` rows, at least `quota` rows, and is shifted where
-    it overhangs. Width 0 takes the `quota` rows nearest to the percentile (eq. 7); a wide band covers the
+    The band holds the share `span` of the group's `count` rows, at least `quota` rows, and is shifted where
+    it overhangs. Span 0 takes the `quota` rows nearest to the quantile (eq. 7); a wide band covers the
     difficulties it spans, which low ratios need (coverage-centric selection, arXiv 2210.15809).
     """
-    span = max(quota, round(width * count))
-    start = round(percentile * (count - 1) - (span - 1) / 2)
-    start = min(max(start, 0), count - span)
-    return start + (2 * np.arange(quota) + 1) * span // (2 * quota)
+    rows = max(quota, round(span * count))
+    start = round(quantile * (count - 1) - (rows - 1) / 2)
+    start = min(max(start, 0), count - rows)
+    return start + (2 * np.arange(quota) + 1) * rows // (2 * quota)
 
 
 def rows_in_bins(
@@ -68,11 +67,11 @@ def rows_in_bins(
 
 
 def bands(
-    histogram: El2nHistogram, quotas: Mapping[int, int], percentile: float, width: float
+    histogram: El2nHistogram, quotas: Mapping[int, int], quantile: float, span: float
 ) -> dict[int, NDArray[np.int64]]:
     """The ranks to keep in each label group of the block that `histogram` counts, ascending."""
     counts = histogram.group_counts()
-    return {g: band_ranks(counts[g], quota, percentile, width) for g, quota in quotas.items()}
+    return {g: band_ranks(counts[g], quota, quantile, span) for g, quota in quotas.items()}
 
 
 def exact_band(

@@ -1,6 +1,6 @@
 """Phase 2 of a stage: address, unroll, take the outer step, again (paper, section 4.2, Algorithm 2).
 
-Shape suffixes: N rows, F fields, D embedding width, S inner steps, B inner batch.
+Shape suffixes: N rows, F fields, D embedding dim, S inner steps, B inner batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from diet_ray.config import InnerConfig, MethodConfig, OuterConfig
 from diet_ray.distillation.addressing import active_memory, hard_targets
 from diet_ray.distillation.memory import Memory
 from diet_ray.distillation.outer import OuterOptimiser
-from diet_ray.distillation.unroll import meta_gradient
+from diet_ray.distillation.unroll import Adam, InnerOptimiser, Sgd, meta_gradient
 from diet_ray.models.examples import Examples, LossPerExample, Params
 
 
@@ -74,7 +74,7 @@ def distil(
             logit_NT=optimiser.logit_NT,
             order_SB=_inner_order(addressed.active_N, inner, draw),
             window=inner.window,
-            optimiser=inner.build(),
+            optimiser=_inner_optimiser(inner),
             targets=addressed.targets,
         )
         report(Progress(iteration, gradient.outer_loss, optimiser.step(gradient)))
@@ -96,7 +96,7 @@ def _address(
     targets = seen.take(_target_rows(proxy, memory, seen, outer))
     if not outer.memory_selection:
         return Addressed(proxy, targets, torch.arange(stored.rows, device=device))
-    count = outer.active_rows or config.inner.horizon * config.inner.batch_size
+    count = _active_rows(config)
     active_N = active_memory(*proxy, hard=targets, memory=memory, count=count)
     return Addressed(proxy, targets, looked_at_N[active_N])
 
@@ -125,3 +125,14 @@ def _inner_order(active_N: Tensor, inner: InnerConfig, draw: torch.Generator) ->
     orders = [torch.randperm(len(active_N), generator=draw).to(active_N.device) for _ in range(passes)]
     shuffled = [active_N[order_N] for order_N in orders]
     return torch.cat(shuffled)[:wanted].view(steps, inner.batch_size)
+
+
+def _inner_optimiser(inner: InnerConfig) -> InnerOptimiser:
+    return Adam(inner.learning_rate) if inner.optimiser == "adam" else Sgd(inner.learning_rate)
+
+
+def _active_rows(config: MethodConfig) -> int:
+    """Rows of the active memory: K_act of eq. 17."""
+    if config.outer.active_rows == "auto":
+        return config.inner.horizon * config.inner.batch_size
+    return config.outer.active_rows

@@ -1,6 +1,6 @@
 """The distilled data: synthetic rows, where they came from, and the Parquet file people come for.
 
-Shape suffixes: N rows, F fields, D embedding width, T tasks.
+Shape suffixes: N rows, F fields, D embedding dim, T tasks.
 """
 
 import json
@@ -52,7 +52,7 @@ class MemorySchema(NamedTuple):
     """What must agree before a memory may be used: it travels in the file's schema metadata."""
 
     fields: tuple[str, ...]
-    width: int
+    dim: int
     tasks: tuple[str, ...]
 
 
@@ -75,7 +75,9 @@ def to_arrow(memory: Memory, schema: MemorySchema, reference: str) -> pa.Table:
     `reference` names the checkpoint whose embedding space the rows live in.
     """
     memory = memory.to(torch.device("cpu"))
-    described = {**schema._asdict(), "F": len(schema.fields), "d": schema.width, "K": len(schema.tasks)}
+    # The file format's names, which readers in other languages know: width is the embedding's dimension.
+    described = {"fields": schema.fields, "width": schema.dim, "tasks": schema.tasks}
+    described |= {"F": len(schema.fields), "d": schema.dim, "K": len(schema.tasks)}
     columns = {
         "embedding": _fixed_lists(memory.emb_NFD.flatten(1)),
         "logits": _fixed_lists(memory.logit_NT),
@@ -95,7 +97,7 @@ def from_arrow(table: pa.Table, expected: MemorySchema) -> Memory:
             raise RunError(f"memory of another schema: {key} is {getattr(found, key)}, expected {wanted}")
     rows, fields, tasks = table.num_rows, len(expected.fields), len(expected.tasks)
     return Memory(
-        emb_NFD=_flat(table["embedding"]).view(rows, fields, expected.width),
+        emb_NFD=_flat(table["embedding"]).view(rows, fields, expected.dim),
         logit_NT=_flat(table["logits"]).view(rows, tasks),
         stage_N=torch.tensor(table["stage"].to_numpy()),
         group_N=torch.tensor(table["label_group"].to_numpy()),

@@ -1,6 +1,6 @@
 """The outer step: move the memory rows that have a meta-gradient and nothing else.
 
-Shape suffixes: N memory rows, F fields, D embedding width, T tasks.
+Shape suffixes: N memory rows, F fields, D embedding dim, T tasks.
 """
 
 import torch

@@ -5,7 +5,7 @@ a candidate, which inherits the newest tables, would learn from rows unlike its 
 move are rows of the block before, whose ids both checkpoints know. An affine map per field, fitted on those,
 takes the memory along; what the teacher's answer changes by on the way is added to a row's logits.
 
-Shape suffixes: N rows, F fields, D embedding width, X = D + 1 (the last input is 1).
+Shape suffixes: N rows, F fields, D embedding dim, X = D + 1 (the last input is 1).
 """
 
 import torch
@@ -23,13 +23,13 @@ def affine_maps(before_NFD: Tensor, after_NFD: Tensor) -> Tensor:
     input_FNX = _with_one(before_NFD.double().cpu()).transpose(0, 1)
     move_FND = (after_NFD - before_NFD).double().cpu().transpose(0, 1)
     gram_FXX = input_FNX.mT @ input_FNX
-    width = move_FND.shape[2]
-    ridge_F = RIDGE * gram_FXX.diagonal(dim1=1, dim2=2)[:, :width].mean(1)
-    held_X = torch.ones(width + 1, dtype=torch.float64)
+    dim = move_FND.shape[2]
+    ridge_F = RIDGE * gram_FXX.diagonal(dim1=1, dim2=2)[:, :dim].mean(1)
+    held_X = torch.ones(dim + 1, dtype=torch.float64)
     held_X[-1] = 0  # a shift is free
     gram_FXX += torch.diag_embed(ridge_F[:, None] * held_X)
     change_FXD = torch.linalg.lstsq(gram_FXX, input_FNX.mT @ move_FND, driver="gelsd").solution
-    return change_FXD + torch.eye(width + 1, width, dtype=torch.float64)
+    return change_FXD + torch.eye(dim + 1, dim, dtype=torch.float64)
 
 
 def carried(memory: Memory, maps_FXD: Tensor, previous: DenseModel, reference: DenseModel) -> Memory:

@@ -2,7 +2,7 @@
 
 Every choice goes through a BlockScorer, so it is the same over one process and over a cluster.
 
-Shape suffixes: N rows, F fields, D embedding width, T tasks.
+Shape suffixes: N rows, F fields, D embedding dim, T tasks.
 """
 
 from collections.abc import Mapping
@@ -176,15 +176,15 @@ def boundary_rows(scorer: BlockScorer, budget: int, config: BoundaryConfig) -> N
     """Rows in the EL2N band of their label group, ascending (eq. 7)."""
     histogram = scorer.histogram()
     quotas = allocate_quotas(histogram.group_counts(), budget, config.quota)
-    return _band_rows(scorer, histogram, quotas, config.percentile, config.width, grouped=True)
+    return _band_rows(scorer, histogram, quotas, config.quantile, config.span, grouped=True)
 
 
-def el2n_rows(scorer: BlockScorer, budget: int, percentile: float) -> NDArray[np.int64]:
-    """Baseline EL2N: one band around the percentile of the whole block, ascending."""
+def el2n_rows(scorer: BlockScorer, budget: int, quantile: float) -> NDArray[np.int64]:
+    """Baseline EL2N: one band around the quantile of the whole block, ascending."""
     grouped = scorer.histogram()
     whole = El2nHistogram(grouped.count_GB.sum(0, keepdims=True), grouped.tasks)
     quotas = {0: min(budget, scorer.block.rows)}
-    return _band_rows(scorer, whole, quotas, percentile, width=0, grouped=False)
+    return _band_rows(scorer, whole, quotas, quantile, span=0, grouped=False)
 
 
 def random_rows(scorer: BlockScorer, budget: int, draw: np.random.Generator) -> NDArray[np.int64]:
@@ -219,16 +219,16 @@ def _band_rows(
     scorer: BlockScorer,
     histogram: El2nHistogram,
     quotas: Mapping[int, int],
-    percentile: float,
-    width: float,
+    quantile: float,
+    span: float,
     *,
     grouped: bool,
 ) -> NDArray[np.int64]:
-    ranks = bands(histogram, quotas, percentile, width)
-    wanted = {group: histogram.bins(group, span) for group, span in ranks.items()}
+    ranks = bands(histogram, quotas, quantile, span)
+    wanted = {group: histogram.bins(group, rank_N) for group, rank_N in ranks.items()}
     near = scorer.in_bins(wanted, grouped)
     kept = []
-    for group, span in ranks.items():
+    for group, rank_N in ranks.items():
         of_group = near.group_N == group
-        kept.append(exact_band(near.row_N[of_group], near.el2n_N[of_group], span, wanted[group].below))
+        kept.append(exact_band(near.row_N[of_group], near.el2n_N[of_group], rank_N, wanted[group].below))
     return np.sort(np.concatenate(kept))

@@ -26,7 +26,7 @@ CARRIED_BY_ROWS = 16_384  # of the block before, that show how the tables moved
 
 
 def memory_schema(log: EncodedLog, config: RunConfig) -> MemorySchema:
-    return MemorySchema(log.fields, config.width, log.tasks)
+    return MemorySchema(log.fields, config.dim, log.tasks)
 
 
 def budget(config: RunConfig, history_rows: int) -> int:
@@ -36,7 +36,7 @@ def budget(config: RunConfig, history_rows: int) -> int:
 
 def new_reference(log: EncodedLog, config: RunConfig, *purpose: object) -> Ensemble:
     """The dense part of a reference with fresh parameters."""
-    shape = {"fields": len(log.fields), "width": config.width, "tasks": len(log.tasks)}
+    shape = {"fields": len(log.fields), "dim": config.dim, "tasks": len(log.tasks)}
     members = [
         build_model(member, **shape, seed=derived_seed(config.seed, "model", *purpose, number))
         for number, member in enumerate(config.reference.members())
@@ -68,7 +68,7 @@ def next_memory(
     device = boundary.emb_NFD.device
     memory = boundary
     if old is not None and previous is not None and config.method.boundary.fusion:
-        if config.method.boundary.carry:
+        if config.method.boundary.realign:
             old = _carried(old, stage, log, config, previous, reference)
         judge, keep = reference.dense, rows - boundary.rows
         memory = fuse(loss_of(judge), dense_params(judge), new=boundary, old=old, keep=keep)

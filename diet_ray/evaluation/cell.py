@@ -14,7 +14,7 @@ from diet_ray.models.base import RankingModel
 from diet_ray.models.examples import Examples
 from diet_ray.models.registry import build_model
 from diet_ray.seeding import derived_seed, numpy_generator
-from diet_ray.training.candidate import Fitting
+from diet_ray.training.candidate import CandidateTraining
 from diet_ray.training.checkpoint import restore_tables
 from diet_ray.training.learning import Rehearsal, embedded, evaluate_block, learn_block, new_learner, sampled
 from diet_ray.training.metrics import Scores
@@ -31,12 +31,12 @@ class Setting(NamedTuple):
     """What all cells of a comparison share."""
 
     log: PreparedLog
-    width: int  # of an embedding
+    dim: int  # of an embedding
     training: TrainingConfig
     fit: FitConfig
 
     def learner(self, candidate: CandidateConfig, seed: int) -> Recommender:
-        return candidate_learner(candidate, seed, self.log, self.width, self.training)
+        return candidate_learner(candidate, seed, self.log, self.dim, self.training)
 
     def validation(self, learner: Recommender) -> Examples:
         """Validation rows in the embedding space of `learner`, the same rows for every candidate and seed."""
@@ -44,10 +44,10 @@ class Setting(NamedTuple):
 
     def fitting(
         self, learner: Recommender, candidate: CandidateConfig, reduced: Examples, seed: int
-    ) -> Fitting:
+    ) -> CandidateTraining:
         """The training of a candidate's dense part on reduced rows, under the tables that it has."""
         reduced, validation = reduced.to(learner.device), self.validation(learner)
-        return Fitting(learner.dense, reduced, validation, candidate.fitted_by(self.fit), seed)
+        return CandidateTraining(learner.dense, reduced, validation, candidate.apply_to(self.fit), seed)
 
 
 class CellResult(NamedTuple):
@@ -119,7 +119,8 @@ def run_cell(
         fitting.run()
         epochs = [score.auc for score in fitting.scores]
         rows_trained = len(epochs) * reduced.rows
-        rehearsal = Rehearsal(fitting.reduced, fit.rehearsal, fit.rehearsal_weight or 1.0, seed)
+        weight = fit.chosen_weight if fit.rehearsal else 1.0
+        rehearsal = Rehearsal(fitting.reduced, fit.rehearsal, weight, seed)
     seconds_history = time.perf_counter() - learning
     test, subsequent = log.blocks["test"], log.blocks["subsequent"]
     before = None if method == "cold" else evaluate_block(learner, log, test)
@@ -127,26 +128,26 @@ def run_cell(
     after = evaluate_block(learner, log, test)
     scored = evaluate_block(learner, log, log.blocks["validation"])
     rows_trained += subsequent.rows + (rehearsal.rows_drawn if rehearsal else 0)
-    weight = rehearsal.weight if rehearsal and rehearsal.share else None
+    rehearsed = rehearsal.weight if rehearsal and rehearsal.share else None
     seconds = time.perf_counter() - started
     costs = (rows_trained, seconds_history, seconds, peak_bytes())
-    return learner, CellResult(after, before, scored, epochs, weight, *costs)
+    return learner, CellResult(after, before, scored, epochs, rehearsed, *costs)
 
 
 def new_candidate(
-    candidate: CandidateConfig, seed: int, *, fields: int, width: int, tasks: int
+    candidate: CandidateConfig, seed: int, *, fields: int, dim: int, tasks: int
 ) -> RankingModel:
     """A candidate with the initial weights of `seed`; ConfigError where it cannot be built."""
     own_seed = derived_seed(seed, "candidate", candidate.name)
-    return build_model(candidate, fields=fields, width=width, tasks=tasks, seed=own_seed)
+    return build_model(candidate, fields=fields, dim=dim, tasks=tasks, seed=own_seed)
 
 
 def candidate_learner(
-    candidate: CandidateConfig, seed: int, log: EncodedLog, width: int, training: TrainingConfig
+    candidate: CandidateConfig, seed: int, log: EncodedLog, dim: int, training: TrainingConfig
 ) -> Recommender:
     """A candidate with empty tables, as every cell starts."""
-    model = new_candidate(candidate, seed, fields=len(log.fields), width=width, tasks=len(log.tasks))
-    return new_learner(model, log, width, training, candidate.learning_rate)
+    model = new_candidate(candidate, seed, fields=len(log.fields), dim=dim, tasks=len(log.tasks))
+    return new_learner(model, log, dim, training, candidate.learning_rate)
 
 
 def validation_rows(learner: Recommender, log: PreparedLog, rows: int) -> Examples:

@@ -1,6 +1,6 @@
 """A trained candidate as files: weights without pickle, and a card that says what they are and where from.
 
-model.safetensors  tables.F [rows, width] per field, dense.* of the ranking model
+model.safetensors  tables.F [rows, dim] per field, dense.* of the ranking model
 card.json          candidate, schema, metrics, provenance
 README.md          the same for people, with the front matter that model hubs read
 """
@@ -18,7 +18,7 @@ from diet_ray.errors import RunError
 from diet_ray.evaluation.cell import CellResult, new_candidate
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.storage import Folder
-from diet_ray.strict import told
+from diet_ray.strict import config_error
 from diet_ray.training.recommender import Recommender
 
 WEIGHTS, CARD, README = "model.safetensors", "card.json", "README.md"
@@ -39,7 +39,7 @@ def write_model(
     rows = dict(zip(log.fields, learner.tables.rows, strict=True))
     card = {
         "candidate": candidate.model_dump(mode="json"),
-        "schema": {"fields": rows, "width": learner.tables.weights()[0].shape[1], "tasks": list(log.tasks)},
+        "schema": {"fields": rows, "dim": learner.tables.weights()[0].shape[1], "tasks": list(log.tasks)},
         "metrics": {"test": _scores(result.after), "validation": _scores(result.validation)},
         "provenance": {**provenance, "weights_sha256": stamp.sha256},
     }
@@ -54,15 +54,15 @@ def read_model(folder: Folder) -> tuple[Recommender, dict[str, Any]]:
     card = folder.read_json(CARD)
     try:
         schema, candidate = card["schema"], CandidateConfig.model_validate(card["candidate"])
-        fields, width, tasks = len(schema["fields"]), schema["width"], len(schema["tasks"])
-        dense = new_candidate(candidate, 0, fields=fields, width=width, tasks=tasks)
+        fields, dim, tasks = len(schema["fields"]), schema["dim"], len(schema["tasks"])
+        dense = new_candidate(candidate, 0, fields=fields, dim=dim, tasks=tasks)
         weights = load(folder.read(WEIGHTS))
-        learner = Recommender(dense, fields, width)
+        learner = Recommender(dense, fields, dim)
         for field, table in enumerate(learner.tables.weights()):
             table.data = weights[f"tables.{field}"]
         dense.load_state_dict({name: weights[f"dense.{name}"] for name in dense.state_dict()})
     except ValidationError as wrong:
-        raise RunError(str(told(wrong, folder / CARD))) from wrong
+        raise RunError(str(config_error(wrong, folder / CARD))) from wrong
     except (SafetensorError, KeyError, TypeError, RuntimeError) as broken:
         raise RunError(f"{folder.root} holds a damaged model: {broken}") from broken
     return learner, card
@@ -92,7 +92,7 @@ def _readme(card: dict[str, Any]) -> str:
     lines += ["", "| | test AUC | test LogLoss |", "|---|---|---|"]
     lines += [f"| {n} | {s['auc']:.4f} | {s['logloss']:.4f} |" for n, s in test["tasks"].items()]
     lines += [f"| mean | {test['auc']:.4f} | {test['logloss']:.4f} |", "", "## Fields", ""]
-    lines += [f"- {name}: {rows:,} rows of {schema['width']}" for name, rows in schema["fields"].items()]
+    lines += [f"- {name}: {rows:,} rows of {schema['dim']}" for name, rows in schema["fields"].items()]
     for title, what in (("Candidate", candidate), ("Provenance", card["provenance"])):
         lines += ["", f"## {title}", "", "```json", json.dumps(what, indent=1, sort_keys=True), "```"]
     return "\n".join(lines) + "\n"

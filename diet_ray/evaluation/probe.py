@@ -5,7 +5,7 @@ from diet_ray.evaluation.cell import candidate_learner
 from diet_ray.log.dataset import Block, EncodedLog
 from diet_ray.models.examples import Examples, predict
 from diet_ray.seeding import numpy_generator
-from diet_ray.training.candidate import Fitting
+from diet_ray.training.candidate import CandidateTraining
 from diet_ray.training.checkpoint import restore_tables
 from diet_ray.training.learning import embedded, sampled
 from diet_ray.training.metrics import Scores, score_tasks
@@ -20,7 +20,7 @@ def probe_memory(
     checkpoint: bytes,
     log: EncodedLog,
     block: Block,
-    width: int,
+    dim: int,
     training: TrainingConfig,
     seed: int = 0,
 ) -> Scores:
@@ -29,10 +29,10 @@ def probe_memory(
     checkpoint: of the reference whose tables the memory's rows were embedded by. No epoch is chosen by its
     score, so the figure is an honest one. Raises DataError where the probe diverges.
     """
-    learner = candidate_learner(PROBE, seed, log, width, training)
+    learner = candidate_learner(PROBE, seed, log, dim, training)
     restore_tables(learner, checkpoint)
     rows = memory.to(learner.device)
-    fitting = Fitting(learner.dense, rows, rows, PROBE.fitted_by(FitConfig()), seed)
+    fitting = CandidateTraining(learner.dense, rows, rows, PROBE.apply_to(FitConfig()), seed)
     for _ in range(EPOCHS):
         fitting.train()
     found = sampled(log, block, ROWS, numpy_generator(0, "probe", block.name))

@@ -16,8 +16,8 @@ from diet_ray.errors import RunError
 from diet_ray.models.base import RankingModel
 from diet_ray.models.examples import Examples
 from diet_ray.storage import Folder
-from diet_ray.strict import Strict, told
-from diet_ray.training.candidate import EpochScore, Fitting
+from diet_ray.strict import Strict, config_error
+from diet_ray.training.candidate import CandidateTraining, EpochScore
 from diet_ray.training.peak_memory import forget_peak, peak_bytes
 
 State = Literal["running", "finished", "stopped", "failed"]
@@ -61,7 +61,7 @@ class TrialRecord(Strict):
         try:
             return cls.model_validate(folder.read_json(path))
         except ValidationError as wrong:
-            raise RunError(str(told(wrong, folder / path))) from wrong
+            raise RunError(str(config_error(wrong, folder / path))) from wrong
 
 
 class TrialData(NamedTuple):
@@ -89,7 +89,7 @@ class Trial:
         self.record = found if found and found.candidate == started.candidate else started
         self.data, self.fit, self.build, self.seeds, self.folder = data, fit, build, seeds, folder
         self.told = 0
-        self.fittings: list[Fitting] | None = None
+        self.fittings: list[CandidateTraining] | None = None
         forget_peak()
 
     @property
@@ -131,15 +131,17 @@ class Trial:
         if done:
             self._drop_states()
 
-    def _fittings(self) -> list[Fitting]:
+    def _fittings(self) -> list[CandidateTraining]:
         if self.fittings is None:
             self.record.write(self.folder)
             self.fittings = [self._fitting(seed) for seed in range(self.seeds)]
         return self.fittings
 
-    def _fitting(self, seed: int) -> Fitting:
+    def _fitting(self, seed: int) -> CandidateTraining:
         candidate = self.record.candidate
-        fitting = Fitting(self.build(candidate, seed), *self.data, candidate.fitted_by(self.fit), seed)
+        fitting = CandidateTraining(
+            self.build(candidate, seed), *self.data, candidate.apply_to(self.fit), seed
+        )
         # A state may be an epoch ahead of the record, where the kill came between the two.
         if self.record.epochs and self.folder.exists(self._state(seed)):
             fitting.restore(self.folder.read(self._state(seed)))

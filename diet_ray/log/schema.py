@@ -12,7 +12,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from diet_ray.errors import ConfigError
-from diet_ray.strict import Strict, told
+from diet_ray.strict import Strict, config_error
 
 Scalar = int | float | str | bool
 
@@ -277,4 +277,4 @@ def parse_schema(value: Any, what: str) -> LogSchema:
     try:
         return LogSchema.model_validate(value)
     except ValidationError as wrong:
-        raise told(wrong, f"log schema {what}") from wrong
+        raise config_error(wrong, f"log schema {what}") from wrong

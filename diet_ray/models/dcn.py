@@ -1,6 +1,6 @@
 """Deep & Cross Network (Wang et al. 2017, arXiv 1708.05123).
 
-Shape suffixes: N rows, F fields, D embedding width, X = F * D, H hidden width.
+Shape suffixes: N rows, F fields, D embedding dim, X = F * D, H hidden width.
 """
 
 from collections.abc import Sequence
@@ -30,10 +30,10 @@ class DCN(nn.Module):
     """Cross network beside an MLP; embeddings [N, F, D] -> [cross || deep] [N, H]."""
 
     def __init__(
-        self, fields: int, width: int, *, cross_layers: int = 3, hidden: Sequence[int] = (1024, 512, 256)
+        self, fields: int, dim: int, *, cross_layers: int = 3, hidden: Sequence[int] = (1024, 512, 256)
     ) -> None:
         super().__init__()
-        inputs = fields * width
+        inputs = fields * dim
         self.cross = Cross(inputs, cross_layers)
         self.deep = mlp(inputs, hidden)
         self.out_features = inputs + hidden[-1]

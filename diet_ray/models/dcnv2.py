@@ -1,6 +1,6 @@
 """DCN V2 (Wang et al. 2021, arXiv 2008.13535), full-rank or as a mixture of low-rank experts.
 
-Shape suffixes: N rows, F fields, D embedding width, X = F * D, E experts, R rank, H hidden width.
+Shape suffixes: N rows, F fields, D embedding dim, X = F * D, E experts, R rank, H hidden width.
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ class DCNv2(nn.Module):
     def __init__(
         self,
         fields: int,
-        width: int,
+        dim: int,
         *,
         structure: Literal["parallel", "stacked"] = "parallel",
         cross_layers: int = 3,
@@ -77,7 +77,7 @@ class DCNv2(nn.Module):
         super().__init__()
         if structure not in ("parallel", "stacked"):
             raise ValueError(f"structure {structure!r} is not one of: parallel, stacked")
-        inputs = fields * width
+        inputs = fields * dim
         self.cross: nn.Module = CrossV2(inputs, cross_layers)
         if low_rank:
             self.cross = CrossMixture(inputs, cross_layers, experts, rank)

@@ -1,6 +1,6 @@
 """Examples in embedding space: the one currency between scorer, distiller, baselines and candidates.
 
-Shape suffixes: N rows, F fields, D embedding width, T tasks.
+Shape suffixes: N rows, F fields, D embedding dim, T tasks.
 """
 
 from collections.abc import Callable, Iterator

@@ -3,7 +3,7 @@
 The streams are concatenated. The paper's bilinear fusion to one logit would cost 4.2 M weights at 64 outputs.
 The feature-selection contexts are empty: rows of the memory have no ids to choose a context by.
 
-Shape suffixes: N rows, F fields, D embedding width, X = F * D, H hidden width.
+Shape suffixes: N rows, F fields, D embedding dim, X = F * D, H hidden width.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from diet_ray.models.mlp import mlp
 class FeatureSelection(nn.Module):
     """E * 2 sigmoid(gate(context)) with a learned constant as context; [N, X] -> [N, X]."""
 
-    def __init__(self, inputs: int, width: int, hidden: Sequence[int]) -> None:
+    def __init__(self, inputs: int, dim: int, hidden: Sequence[int]) -> None:
         super().__init__()
         # At zero, the published start, every ReLU of the gate is dead and only its last bias learns.
-        self.context = nn.Parameter(0.01 * torch.randn(1, width))
-        self.gate = nn.Sequential(mlp(width, hidden), nn.Linear(hidden[-1], inputs))
+        self.context = nn.Parameter(0.01 * torch.randn(1, dim))
+        self.gate = nn.Sequential(mlp(dim, hidden), nn.Linear(hidden[-1], inputs))
 
     def forward(self, x_NX: Tensor) -> Tensor:
         return x_NX * 2 * self.gate(self.context).sigmoid()
@@ -33,16 +33,16 @@ class FinalMLP(nn.Module):
     def __init__(
         self,
         fields: int,
-        width: int,
+        dim: int,
         *,
         hidden1: Sequence[int] = (1024, 512),
         hidden2: Sequence[int] = (1024, 512, 256),
         gate_hidden: Sequence[int] = (1024, 512),
     ) -> None:
         super().__init__()
-        inputs = fields * width
-        self.select1 = FeatureSelection(inputs, width, gate_hidden)
-        self.select2 = FeatureSelection(inputs, width, gate_hidden)
+        inputs = fields * dim
+        self.select1 = FeatureSelection(inputs, dim, gate_hidden)
+        self.select2 = FeatureSelection(inputs, dim, gate_hidden)
         self.stream1, self.stream2 = mlp(inputs, hidden1), mlp(inputs, hidden2)
         self.out_features = hidden1[-1] + hidden2[-1]
 

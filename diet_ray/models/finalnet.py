@@ -3,7 +3,7 @@
 The paper's self-distillation between its two branches needs a logit per branch. Under a common multi-task
 head there is none, so that loss is left out.
 
-Shape suffixes: N rows, F fields, D embedding width, H hidden width.
+Shape suffixes: N rows, F fields, D embedding dim, H hidden width.
 """
 
 from collections.abc import Sequence
@@ -55,11 +55,11 @@ def block(inputs: int, hidden: Sequence[int]) -> nn.Sequential:
 class FinalNet(nn.Module):
     """Two blocks, one on [E || gated E], one on E; [N, F, D] -> [N, H]."""
 
-    def __init__(self, fields: int, width: int, *, hidden: Sequence[int] = (64, 64, 64)) -> None:
+    def __init__(self, fields: int, dim: int, *, hidden: Sequence[int] = (64, 64, 64)) -> None:
         super().__init__()
         self.gate = FieldGate(fields)
-        self.gated_block = block(2 * fields * width, hidden)
-        self.plain_block = block(fields * width, hidden)
+        self.gated_block = block(2 * fields * dim, hidden)
+        self.plain_block = block(fields * dim, hidden)
         self.out_features = 2 * hidden[-1]
 
     def forward(self, emb_NFD: Tensor) -> Tensor:

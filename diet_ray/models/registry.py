@@ -16,7 +16,7 @@ from diet_ray.models.dcnv2 import DCNv2
 from diet_ray.models.finalmlp import FinalMLP
 from diet_ray.models.finalnet import FinalNet
 from diet_ray.models.mmoe import MMoE
-from diet_ray.models.wukong import WuKong
+from diet_ray.models.wukong import Wukong
 from diet_ray.strict import Strict
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
@@ -24,7 +24,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "dcnv2": DCNv2,
     "finalnet": FinalNet,
     "finalmlp": FinalMLP,
-    "wukong": WuKong,
+    "wukong": Wukong,
 }
 
 
@@ -40,8 +40,8 @@ class HeadConfig(Strict):
 class ModelConfig(Strict):
     """An architecture: a name of ARCHITECTURES or `package.module:Class`, and its keyword options.
 
-    A class of the user's own is an nn.Module built as Class(fields, width, **options) that has the attribute
-    `out_features` and maps [N, fields, width] to [N, out_features].
+    A class of the user's own is an nn.Module built as Class(fields, dim, **options) that has the attribute
+    `out_features` and maps [N, fields, dim] to [N, out_features].
     """
 
     name: str = "dcn"
@@ -49,7 +49,7 @@ class ModelConfig(Strict):
     head: HeadConfig = HeadConfig()
 
 
-def build_model(config: ModelConfig, *, fields: int, width: int, tasks: int, seed: int) -> RankingModel:
+def build_model(config: ModelConfig, *, fields: int, dim: int, tasks: int, seed: int) -> RankingModel:
     """Build and initialise the model from `seed`; the global random state is left as it was.
 
     Raises ConfigError naming an unknown architecture, a misspelt option or a backbone of the wrong shape.
@@ -58,10 +58,10 @@ def build_model(config: ModelConfig, *, fields: int, width: int, tasks: int, see
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
-            backbone = architecture(fields, width, **config.options)
+            backbone = architecture(fields, dim, **config.options)
         except (TypeError, ValueError) as wrong:
             raise ConfigError(f"model {config.name}: {wrong}") from wrong
-        _check_shape(config.name, backbone, fields, width)
+        _check_shape(config.name, backbone, fields, dim)
         return RankingModel(
             backbone, MMoE(cast(int, backbone.out_features), tasks, **config.head.model_dump())
         )
@@ -92,13 +92,13 @@ def check_options(name: str, options: Collection[str]) -> Callable[..., nn.Modul
     return architecture
 
 
-def _check_shape(name: str, backbone: object, fields: int, width: int) -> None:
+def _check_shape(name: str, backbone: object, fields: int, dim: int) -> None:
     if not isinstance(backbone, nn.Module) or not hasattr(backbone, "out_features"):
         raise ConfigError(f"model {name} must be an nn.Module with an attribute out_features")
     with torch.no_grad():
-        found = tuple(backbone.eval()(torch.zeros(2, fields, width)).shape)
+        found = tuple(backbone.eval()(torch.zeros(2, fields, dim)).shape)
     backbone.train()
     if found != (2, backbone.out_features):
         raise ConfigError(
-            f"model {name} maps (2, {fields}, {width}) to {found}, expected (2, {backbone.out_features})"
+            f"model {name} maps (2, {fields}, {dim}) to {found}, expected (2, {backbone.out_features})"
         )

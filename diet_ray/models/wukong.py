@@ -3,7 +3,7 @@
 The counts of FuxiCTR do not tell a layer norm from a batch norm in the MLP on top; a layer norm keeps rows
 independent while training.
 
-Shape suffixes: N rows, F fields in, O fields out, D embedding width, K projection, H hidden width.
+Shape suffixes: N rows, F fields in, O fields out, D embedding dim, K projection, H hidden width.
 """
 
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ class FactorizationMachineBlock(nn.Module):
     """MLP(LN(flatten(X X' Y))) with a free Y [F, K]; [N, F, D] -> [N, O, D]."""
 
     def __init__(
-        self, fields: int, out_fields: int, width: int, projection: int, hidden: Sequence[int]
+        self, fields: int, out_fields: int, dim: int, projection: int, hidden: Sequence[int]
     ) -> None:
         super().__init__()
         self.y_FK = nn.Parameter(torch.randn(fields, projection) * (2 / (fields + projection)) ** 0.5)
         self.norm = nn.LayerNorm(fields * projection)
-        self.mlp = nn.Sequential(mlp(fields * projection, hidden), nn.Linear(hidden[-1], out_fields * width))
-        self.width = width
+        self.mlp = nn.Sequential(mlp(fields * projection, hidden), nn.Linear(hidden[-1], out_fields * dim))
+        self.dim = dim
 
     def forward(self, x_NFD: Tensor) -> Tensor:
         interaction_NFK = torch.bmm(x_NFD, torch.matmul(x_NFD.transpose(1, 2), self.y_FK))
-        return self.mlp(self.norm(interaction_NFK.flatten(1))).unflatten(1, (-1, self.width))
+        return self.mlp(self.norm(interaction_NFK.flatten(1))).unflatten(1, (-1, self.dim))
 
 
 class OverFields(nn.Module):
@@ -42,29 +42,29 @@ class OverFields(nn.Module):
         return self.linear(x_NFD.transpose(1, 2)).transpose(1, 2)
 
 
-class WuKongLayer(nn.Module):
+class WukongLayer(nn.Module):
     """X <- LN([FMB(X) || LCB(X)] + residual); the residual is linear only where the field count changes."""
 
-    def __init__(self, fields: int, width: int, half: int, projection: int, hidden: Sequence[int]) -> None:
+    def __init__(self, fields: int, dim: int, half: int, projection: int, hidden: Sequence[int]) -> None:
         super().__init__()
-        self.interaction = FactorizationMachineBlock(fields, half, width, projection, hidden)
+        self.interaction = FactorizationMachineBlock(fields, half, dim, projection, hidden)
         self.compression = OverFields(fields, half, bias=False)
         same = fields == 2 * half
         self.residual: nn.Module = nn.Identity() if same else OverFields(fields, 2 * half, bias=True)
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(dim)
 
     def forward(self, x_NFD: Tensor) -> Tensor:
         both_NOD = torch.cat([self.interaction(x_NFD), self.compression(x_NFD)], 1)
         return self.norm(both_NOD + self.residual(x_NFD))
 
 
-class WuKong(nn.Module):
+class Wukong(nn.Module):
     """Layers of 2 * `half` fields and an MLP on the flattened last one; [N, F, D] -> [N, H]."""
 
     def __init__(
         self,
         fields: int,
-        width: int,
+        dim: int,
         *,
         layers: int = 3,
         half: int = 40,
@@ -75,9 +75,9 @@ class WuKong(nn.Module):
         super().__init__()
         counts = [fields] + [2 * half] * (layers - 1)
         self.layers = nn.Sequential(
-            *(WuKongLayer(count, width, half, projection, interaction_hidden) for count in counts)
+            *(WukongLayer(count, dim, half, projection, interaction_hidden) for count in counts)
         )
-        self.deep = mlp(2 * half * width, hidden, layer_norm=True)
+        self.deep = mlp(2 * half * dim, hidden, layer_norm=True)
         self.out_features = hidden[-1]
 
     def forward(self, emb_NFD: Tensor) -> Tensor:

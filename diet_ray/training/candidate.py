@@ -36,7 +36,7 @@ def score_rows(model: DenseModel, rows: Examples) -> EpochScore:
     return EpochScore(found.auc, found.logloss)
 
 
-class Fitting:
+class CandidateTraining:
     """A candidate in training: the model, its optimiser, what each epoch scored and the best epoch's weights.
 
     Everything it does is a function of its arguments; saved after any epoch and restored, it goes on as if

@@ -77,7 +77,7 @@ def _restore_table_weights(learner: Recommender, saved: dict[str, Tensor]) -> No
         if table is None:
             raise RunError(f"checkpoint is of another log: it has no table of field {field}")
         if table.shape[1] != weight.shape[1]:
-            raise RunError(f"checkpoint has embeddings of width {table.shape[1]}, not {weight.shape[1]}")
+            raise RunError(f"checkpoint has embeddings of dim {table.shape[1]}, not {weight.shape[1]}")
         weight.data = table.to(learner.device)
 
 

@@ -1,6 +1,6 @@
 """Real rows through a recommender: one epoch of learning on a block, logits of a block.
 
-Shape suffixes: N rows, F fields, D embedding width, T tasks.
+Shape suffixes: N rows, F fields, D embedding dim, T tasks.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class Rehearsal:
 def new_learner(
     dense: DenseModel,
     log: EncodedLog,
-    width: int,
+    dim: int,
     training: TrainingConfig,
     dense_rate: float | None = None,
 ) -> Recommender:
@@ -55,7 +55,7 @@ def new_learner(
     return Recommender(
         dense,
         len(log.fields),
-        width,
+        dim,
         learning_rate=training.learning_rate,
         dense_rate=dense_rate,
         clip_norm=training.clip_norm,

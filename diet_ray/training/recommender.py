@@ -1,6 +1,6 @@
 """A recommender that learns from real rows: embedding tables that grow under a dense ranking model.
 
-Shape suffixes: N rows, F fields, D embedding width, T tasks.
+Shape suffixes: N rows, F fields, D embedding dim, T tasks.
 """
 
 from typing import cast
@@ -18,9 +18,9 @@ INITIAL_DEVIATION = 1e-4  # of embeddings, as FuxiCTR has it
 class Tables(nn.Module):
     """One embedding table per field; row 0 is out-of-vocabulary."""
 
-    def __init__(self, fields: int, width: int) -> None:
+    def __init__(self, fields: int, dim: int) -> None:
         super().__init__()
-        self.tables = nn.ModuleList(nn.Embedding(0, width, sparse=True) for _ in range(fields))
+        self.tables = nn.ModuleList(nn.Embedding(0, dim, sparse=True) for _ in range(fields))
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -47,7 +47,7 @@ class Recommender:
         self,
         dense: DenseModel,
         fields: int,
-        width: int,
+        dim: int,
         *,
         learning_rate: float = 1e-3,
         dense_rate: float | None = None,
@@ -55,7 +55,7 @@ class Recommender:
         device: str = "cpu",
     ) -> None:
         self.device = torch.device(device)
-        self.tables, self.dense = Tables(fields, width).to(self.device), dense.to(self.device)
+        self.tables, self.dense = Tables(fields, dim).to(self.device), dense.to(self.device)
         self.table_optimiser = torch.optim.SparseAdam(self.tables.weights(), lr=learning_rate)
         self.dense_optimiser = torch.optim.Adam(dense.parameters(), lr=dense_rate or learning_rate)
         self.clip_norm = clip_norm

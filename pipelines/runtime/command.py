@@ -8,7 +8,7 @@ import tyro
 from pydantic import ValidationError
 
 from diet_ray.errors import DietError
-from diet_ray.strict import told
+from diet_ray.strict import config_error
 from pipelines.runtime.progress import console
 
 MISTAKE = 2
@@ -32,7 +32,7 @@ def guarded(work: Callable[[], Any]) -> int:
     except DietError as mistake:
         return _say(str(mistake))
     except ValidationError as wrong:
-        return _say(str(told(wrong, "the command line")))
+        return _say(str(config_error(wrong, "the command line")))
     except KeyboardInterrupt:
         console.print("interrupted; what was committed stays, start again to go on")
         return INTERRUPTED

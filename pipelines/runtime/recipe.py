@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from actors.cluster import ResourceConfig
 from diet_ray.config import RunConfig
 from diet_ray.errors import ConfigError
-from diet_ray.strict import told
+from diet_ray.strict import config_error
 
 FOLDER = files("pipelines") / "recipes"
 RECIPES = sorted(file.name.removesuffix(".yaml") for file in FOLDER.iterdir() if file.name.endswith(".yaml"))
@@ -36,4 +36,4 @@ def load_recipe(name_or_file: str) -> Recipe:
     except yaml.YAMLError as broken:
         raise ConfigError(f"{name_or_file} is not YAML: {broken}") from broken
     except ValidationError as wrong:
-        raise told(wrong, f"config {name_or_file}") from wrong
+        raise config_error(wrong, f"config {name_or_file}") from wrong

@@ -7,7 +7,7 @@ from diet_ray.runs.run import Run, differences
 from diet_ray.storage import FileStamp
 
 # What a reference model depends on.
-KEYS = ("fingerprint", "seed", "width", "reference", "training")
+KEYS = ("fingerprint", "seed", "dim", "reference", "training")
 
 
 class LentReference:

@@ -56,7 +56,7 @@ def table4(study: StudyContext) -> pd.DataFrame:
         "without MF": {**method, "boundary": {**method["boundary"], "fusion": False}},
         "without TS": {**method, "outer": {**method["outer"], "target_selection": False}},
         "without MS": {**method, "outer": {**method["outer"], "memory_selection": False}},
-        "not carried": {**method, "boundary": {**method["boundary"], "carry": False}},
+        "not carried": {**method, "boundary": {**method["boundary"], "realign": False}},
         "not optimised": {**method, "outer": {**method["outer"], "iterations": 0}},
     }
     variants = {
@@ -93,7 +93,7 @@ def _references(config: RunConfig, ratios: tuple[float, ...]) -> dict[str, RunCo
     base = config.model_dump()
     return {
         f"{name} {ratio:.1%}": RunConfig.model_validate(
-            {**base, "ratio": ratio, "reference": {"name": name, "beside": ()}}
+            {**base, "ratio": ratio, "reference": {"name": name, "ensemble": ()}}
         )
         for name in ARCHITECTURES
         for ratio in ratios
