@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from actors.cluster import ResourceConfig, connect, plan
+from actors.cluster import ResourceConfig, plan
+from actors.connection import connect
 from actors.worker import memory_path
 from diet_ray.config import RunConfig
 from diet_ray.distillation.stage import budget

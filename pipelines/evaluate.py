@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.cells import evaluate_cell, find_rehearsal
-from actors.cluster import as_finished, connect, gpu_share, own_errors
+from actors.cluster import as_finished, gpu_share
+from actors.connection import connect, user_errors
 from diet_ray.config import CandidateConfig, FitConfig, RunConfig
 from diet_ray.errors import ConfigError, RunError
 from diet_ray.evaluation.cell import METHODS, REDUCED, Method, new_candidate
@@ -210,7 +211,7 @@ def _run(
     }
     with bars() as shown, shown.bar("cells", len(missing), "cells") as bar:
         for cell, done in as_finished(running):
-            with own_errors():
+            with user_errors():
                 result = ray.get(done)
             folder.write_json(cell.path, {**cell._asdict(), **result.flat()})
             bar.advance(1)
@@ -225,7 +226,7 @@ def _find_rehearsals(methods: tuple[Method, ...], task: Any, plain: tuple[Any, .
     running = {task.remote(*plain, method, fit.model_dump()): method for method in methods}
     with bars() as shown, shown.bar("rehearsal", len(running), "methods") as bar:
         for method, done in as_finished(running):
-            with own_errors():
+            with user_errors():
                 weight = ray.get(done)
             bar.advance(1)
             console.print(f"{method}: rehearsal weighs {weight:g} x the rows of the block")

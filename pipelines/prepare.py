@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 
-from actors.cluster import connect
+from actors.connection import connect
 from actors.data import RayMapper
 from diet_ray.errors import ConfigError
 from diet_ray.log.dataset import Block, PreparedLog

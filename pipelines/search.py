@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.cells import evaluate_cell
-from actors.cluster import as_finished, connect, gpu_share, own_errors
+from actors.cluster import as_finished, gpu_share
+from actors.connection import connect, user_errors
 from actors.trials import SearchSetting, shared_rows
 from diet_ray.config import FitConfig, RunConfig
 from diet_ray.errors import ConfigError, ResourceError, RunError
@@ -147,7 +148,7 @@ def _sweep(asked: Search, spaces: Spaces, place: Place, cluster: dict[str, float
         f"{asked.threads} CPU and {gpus:g} GPU each"
     )
     fit = asked.fit.model_dump()
-    with own_errors():
+    with user_errors():
         rows = shared_rows.remote(place.data, place.run, place.config.model_dump(mode="json"), fit)
         ray.get(rows)  # what is wrong with the memory is told before the sweep starts
     setting = SearchSetting(place.url, asked.fit, asked.seeds, asked.threads)

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import tyro
+from rich.markup import escape
 
-from actors.cluster import connect, plan
+from actors.cluster import plan
+from actors.connection import connect
 from actors.kafka import SCHEME, KafkaArrivals, KafkaConfig
 from diet_ray.config import RunConfig
+from diet_ray.errors import ConfigError
 from diet_ray.log.dataset import Block
 from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.log.stream.arrivals import Arrivals, DirectoryArrivals
@@ -24,7 +27,7 @@ from diet_ray.log.stream.intake import Closed, Intake
 from diet_ray.log.stream.log import StreamConfig, StreamLog
 from diet_ray.runs.lease import Lease
 from diet_ray.runs.run import SWEPT, Run
-from diet_ray.storage import FileStamp, Folder, absolute
+from diet_ray.storage import FileStamp, Folder, absolute, is_below
 from pipelines.runtime.command import option, run_command
 from pipelines.runtime.driver import Budget, Driver
 from pipelines.runtime.health import Health
@@ -105,6 +108,7 @@ def stream(asked: Stream) -> Run:
     writes the run or it is one of another config.
     """
     url = absolute(asked.run)
+    check_source(asked.source, url)
     schema, config = load_schema(asked.dataset), asked.settings.run_config()
     folder = Folder.at(url)
     with Lease(folder) as lease:
@@ -124,7 +128,38 @@ def stream(asked: Stream) -> Run:
         driver = Driver(blocks, run, config, url, url, planned, lease, examine=watch, probe=watch.probe)
         with bars() as shown:
             driver.run_stages(shown)
+        say_what_waits(intake, asked.stream)
     return run
+
+
+def check_source(source: str, run: str) -> None:
+    """Refuse a SOURCE that is a file or contains the run; say so where a folder is not there yet."""
+    if source.startswith(SCHEME):
+        return
+    folder = Folder.at(absolute(source))
+    folder.fs.invalidate_cache()
+    if folder.fs.isfile(folder.root):
+        raise ConfigError(
+            f"--source {source} is a file: a stream reads a folder into which files are published, or a "
+            "topic (kafka://...); name the folder, or use `diet-ray prepare` and `distill` for a single file"
+        )
+    if is_below(run, source):
+        raise ConfigError(
+            f"--run {run} lies below --source {source}: the run's own files would be read as new rows of the "
+            "log; choose a run directory elsewhere"
+        )
+    if not folder.fs.exists(folder.root):
+        console.print(f"[yellow]there is no folder {escape(source)}; waiting for it to appear")
+
+
+def say_what_waits(intake: Intake, config: StreamConfig) -> None:
+    """Rows that were read and are too few for a block, and the settings that close smaller blocks."""
+    if intake.rows:
+        console.print(
+            f"{intake.rows:,} rows wait for a block: they are read again by the next `diet-ray stream` with "
+            f"this run; a block closes at {config.block_rows:,} rows (--stream.block-rows), or once idle at "
+            f"{min(config.min_rows, config.block_rows):,} rows (--stream.min-rows)"
+        )
 
 
 def pinned(config: StreamConfig, url: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import ray
 import tyro
 
 from actors.cells import train_candidate
-from actors.cluster import connect, own_errors
+from actors.connection import connect, user_errors
 from diet_ray.config import FitConfig
 from diet_ray.errors import RunError
 from diet_ray.evaluation.export import CARD, read_model
@@ -53,7 +53,7 @@ class Train:
         cluster = connect()
         given = (candidate.model_dump(mode="json"), self.seed, self.fit.model_dump(), out)
         task = train_candidate.options(num_gpus=1 if cluster.get("GPU") else 0)
-        with bars() as shown, shown.bar(f"training {candidate.name}", 1, "models") as bar, own_errors():
+        with bars() as shown, shown.bar(f"training {candidate.name}", 1, "models") as bar, user_errors():
             ray.get(task.remote(data, run, config, *given))
             bar.advance(1)
         _, card = read_model(Folder.at(out))

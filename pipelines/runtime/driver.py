@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 import ray
 
-from actors.cluster import ClusterWatch, Plan, own_errors
+from actors.cluster import ClusterWatch, Plan
+from actors.connection import user_errors
 from actors.distiller import Distiller
 from actors.reference import ReferenceModel
 from actors.scorer import Scorer, ScorerPool
@@ -100,7 +101,7 @@ class Driver:
 
     def run_stages(self, shown: Bars) -> None:
         """Stage after stage until the source has no more blocks."""
-        with own_errors(), self.watch, ThreadPoolExecutor(1) as ahead:
+        with user_errors(), self.watch, ThreadPoolExecutor(1) as ahead:
             training: Future[Trained | None] = ahead.submit(self._train, self.run.stage + 1, shown)
             try:
                 while trained := training.result():
@@ -180,7 +181,7 @@ class Clock:
 
 def finished(stream: Iterator[Any], advance: Any) -> Any:
     """Follow a streaming actor method to its result."""
-    with own_errors():
+    with user_errors():
         for ref in stream:
             kind, value = ray.get(ref)
             if kind == "done":

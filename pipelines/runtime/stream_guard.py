@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from actors.cluster import own_errors
+from actors.connection import user_errors
 from diet_ray.errors import DataError
 from diet_ray.log.dataset import Block
 from diet_ray.log.stream.log import StreamConfig
@@ -29,7 +29,7 @@ class Watch:
     def __call__(self, reference: Any, block: Block, stage: int) -> dict[str, Any]:
         if stage == 1:
             return {}
-        with own_errors():
+        with user_errors():
             scores = ray.get(reference.progressive.remote(stage))
         if np.isnan(scores.auc):
             return {}
@@ -50,7 +50,7 @@ class Watch:
         if not every or stage == 1 or stage % every:
             return {}
         try:
-            with own_errors():
+            with user_errors():
                 scores = ray.get(distiller.probe.remote(stage))
         except DataError as diverged:
             console.print(f"[yellow]the probe of stage {stage} tells nothing: {diverged}")
