@@ -34,8 +34,8 @@ class Prepare:
 
     dataset: str
     """globo, kuairand, tmall, taobao, drift, or a YAML file that describes your log."""
-    out: str
-    """Directory of the prepared log; new, or the result of the same preparation."""
+    out: str | None = None
+    """Directory of the prepared log; new, or the result of the same preparation. --check needs none."""
     source: str | None = None
     """The raw log: a file or a directory, local or any fsspec URL. drift needs none."""
     check: bool = False
@@ -44,10 +44,12 @@ class Prepare:
     """Settings of the generated log."""
 
     def __call__(self) -> None:
+        if self.check:
+            return check(*self._raw_log())
+        if self.out is None:
+            raise ConfigError("--out is missing: the directory of the prepared log")
         out = absolute(self.out)
         source, schema = self._drift(out) if self.dataset == "drift" else self._raw_log()
-        if self.check:
-            return check(schema, source, out)
         if not Folder.at(out).exists(MANIFEST):
             check_first_rows(schema, source, out)
             Folder.at(out).check_writable()
@@ -60,24 +62,24 @@ class Prepare:
     def _drift(self, out: str) -> tuple[str, LogSchema]:
         if self.source is not None:
             raise ConfigError("--dataset drift generates its log; leave --source out")
-        if self.check:
-            raise ConfigError("--dataset drift generates its log; there is nothing to check")
         return write_drift_log(self.drift, out), drift_schema(self.drift)
 
     def _raw_log(self) -> tuple[str, LogSchema]:
+        if self.dataset == "drift":
+            raise ConfigError("--dataset drift generates its log: there is nothing to check")
         if self.source is None:
             raise ConfigError(f"--dataset {self.dataset} needs --source, the raw log's file or directory")
         return absolute(self.source), load_schema(self.dataset)
 
 
-def check(schema: LogSchema, source: str, out: str) -> None:
-    """Print what the first rows become; DataError where there is a problem in them."""
-    found = preview(schema, source, out)
-    for part in preview_tables(found):
+def check(source: str, schema: LogSchema) -> None:
+    """Print what the first rows become; DataError where there is a file that cannot be read."""
+    first = preview(schema, source)
+    for part in preview_tables(first):
         console.print(part)
-    if names := unread_files(schema, source, out):
+    if names := unread_files(schema, source):
         console.print(unread(names))
-    if any(file.problem for file in found.files):
+    if any(file.problem for file in first.files):
         raise DataError(f"{source} cannot be prepared with this schema; see the problems above")
 
 
@@ -87,9 +89,8 @@ def show(log: PreparedLog, schema: LogSchema, source: str, out: str) -> None:
         console.print(part)
     if names := unread_files(schema, source, out):
         console.print(unread(names))
-    console.print(
-        f"{log.name}: {len(log.fields)} fields, {len(log.tasks)} tasks, prepared at {out}", markup=False
-    )
+    about = f"{log.name}: {len(log.fields)} fields, {len(log.tasks)} tasks, prepared at {out}"
+    console.print(about, markup=False)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ SOURCES = "sources.json"
 READERS = 8  # threads that compute checksums
 
 
-def raw_files(schema: LogSchema, source: str, out: str) -> list[str]:
+def raw_files(schema: LogSchema, source: str, out: str | None = None) -> list[str]:
     """Files of the log in order of name, without those of logs that were prepared below `source`.
 
     Raises DataError where no file is left, or `out` is the source itself.
     """
-    if is_below(source, out) and is_below(out, source):
+    if out is not None and is_below(source, out) and is_below(out, source):
         raise DataError(f"{source} is the log itself: choose another directory for the prepared log")
     paths, prepared = source_files(source, schema.files.patterns), _prepared_logs(source, out)
     raw = [path for path in paths if not _is_within(path, prepared)]
@@ -27,7 +27,7 @@ def raw_files(schema: LogSchema, source: str, out: str) -> list[str]:
     return raw
 
 
-def unread_files(schema: LogSchema, source: str, out: str) -> list[str]:
+def unread_files(schema: LogSchema, source: str, out: str | None = None) -> list[str]:
     """Names of visible files below the source that are not read; none where the source is gone or a file."""
     folder = Folder.at(source)
     if not folder.fs.exists(folder.root) or folder.fs.isfile(folder.root):
@@ -87,10 +87,10 @@ def _same(recorded: Any, path: str) -> bool:
     return bool(size == recorded["size"]) and folder.digest(name).sha256 == recorded["sha256"]
 
 
-def _prepared_logs(source: str, out: str) -> list[str]:
+def _prepared_logs(source: str, out: str | None) -> list[str]:
     """Directories below the source that hold a prepared log, or will."""
     folder = Folder.at(source)
-    own = [out] if is_below(out, source) else []
+    own = [out] if out is not None and is_below(out, source) else []
     if folder.fs.isfile(folder.root):
         return own
     manifests = [path for path in folder.fs.find(folder.root) if path.rsplit("/", 1)[-1] == MANIFEST]

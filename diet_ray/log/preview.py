@@ -65,9 +65,8 @@ def preview(schema: LogSchema, source: str) -> Preview:
     rows = pa.table(columns)
     ends = pc.min_max(rows["ts"]).as_py()
     rates = {task: pc.mean(rows[task]).as_py() for task in schema.task_names}
-    constant = [
-        f"label {task} is {rate:.0f} in all of them" for task, rate in rates.items() if rate in (0, 1)
-    ]
+    constant = [task for task, rate in rates.items() if rate in (0, 1)]
+    problems += [f"label {task} is {rates[task]:.0f} in all of these rows" for task in constant]
     return Preview(
         files=files,
         rows=rows.num_rows,
@@ -76,7 +75,7 @@ def preview(schema: LogSchema, source: str) -> Preview:
         fields={name: _field(rows[name]) for name in schema.field_names},
         label_rates=rates,
         quarantined=quarantined,
-        problems=problems + constant,
+        problems=problems,
     )
 
 
