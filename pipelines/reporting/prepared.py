@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import product, zip_longest
+from typing import Literal
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -21,7 +22,7 @@ TEXTS = {"field", "file", "types", "such as", "reason"}  # columns of text; the 
 
 
 def prepared_tables(log: PreparedLog) -> Iterator[RenderableType]:
-    """A table per block: rows, span of time, label rates; of each field the ids known and the missing share."""
+    """A table per block: rows, time span, label rates; of each field the known ids and the missing share."""
     for block in log.blocks.values():
         span = _span(block.min_ts, block.max_ts)
         yield Text(f"block {block.name}: {block.rows:,} rows, {span}", style="bold")
@@ -76,7 +77,7 @@ def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
     for heading in headings:
         # The last column takes what is left of the line.
         width = TEXT_WIDTH if heading in TEXTS and heading != headings[-1] else None
-        justify = "left" if heading in TEXTS else "right"
+        justify: Literal["left", "right"] = "left" if heading in TEXTS else "right"
         table.add_column(heading, justify=justify, no_wrap=width is not None, max_width=width)
     for row in rows:
         table.add_row(*map(escape, row))
