@@ -15,11 +15,12 @@ import pyarrow as pa
 
 from diet_ray.errors import DataError
 from diet_ray.log.dataset import FORMAT, MANIFEST, Block, PreparedLog, check_time_order, plain_block
-from diet_ray.log.encoding import EncodedPart, block_of, one_table, write_part
+from diet_ray.log.encoding import EncodedPart, block_of, write_part
+from diet_ray.log.files import log_files, source_sizes
 from diet_ray.log.normalise import normalise
 from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
-from diet_ray.log.source import chunks, source_files, source_sizes
-from diet_ray.log.vocabulary import Encoder, HashedEncoder, Vocabulary
+from diet_ray.log.source import chunks
+from diet_ray.log.vocabulary import Encoder, HashedEncoder, Vocabulary, counted, merged_counts
 from diet_ray.storage import Folder
 
 # Apart from the manifest: the prepared log is the same however its rows are cut into files.
@@ -82,12 +83,12 @@ def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_proces
     folder, plain = Folder.at(out), schema.plain()
     if folder.exists(MANIFEST):
         prepared = PreparedLog.open(out)
-        _check_same_log(folder, plain, source, schema.files.patterns)
+        _check_same_log(folder, schema, source)
         return prepared
     for left_over in ("staging", "blocks", "vocabulary", "quarantine"):
         if folder.exists(left_over):
             folder.fs.rm(folder / left_over, recursive=True)
-    paths = source_files(source, schema.files.patterns)
+    paths = log_files(source, schema)
     pieces = [SourcePiece(i, path, source, out, plain) for i, path in enumerate(paths)]
     staged: list[StagedPiece] = mapper(stage_piece, pieces, "reading")
     parts = [part for piece in staged for part in piece.parts]
@@ -112,17 +113,17 @@ def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_proces
     return PreparedLog.open(out)
 
 
-def _check_same_log(folder: Folder, schema: dict[str, Any], source: str, patterns: tuple[str, ...]) -> None:
+def _check_same_log(folder: Folder, schema: LogSchema, source: str) -> None:
     """DataError where what is prepared there is of another schema or other files than `source` holds.
 
     A source that is gone is no fault: the prepared log does not need it any more.
     """
-    if folder.read_json(MANIFEST)["schema"] != schema:
+    if parse_schema(folder.read_json(MANIFEST)["schema"], "prepared") != schema:
         raise DataError(f"{folder.root} holds a log prepared with another schema; choose another directory")
     raw = Folder.at(source)
     if not raw.fs.exists(raw.root):
         return
-    now, then = source_sizes(source, source_files(source, patterns)), folder.read_json(SOURCES)
+    now, then = source_sizes(source, log_files(source, schema)), folder.read_json(SOURCES)
     changed = sorted({name for name, _ in now.items() ^ then.items()})
     if changed:
         raise DataError(
@@ -137,7 +138,7 @@ def stage_piece(piece: SourcePiece) -> StagedPiece:
     parts: list[Staged] = []
     outside = quarantined = 0
     for number, chunk in enumerate(chunks(piece.path, schema, piece.source)):
-        rows, _, rejected = normalise(chunk, schema)
+        rows, _, rejected, _ = normalise(chunk, schema)
         name = f"{piece.number:05d}-{number:05d}.parquet"
         if rejected.num_rows:
             quarantined += rejected.num_rows
@@ -158,7 +159,7 @@ def stage_piece(piece: SourcePiece) -> StagedPiece:
 def encode_piece(piece: EncodePiece) -> EncodedPart:
     """Encode one slice into a file below out/blocks, rows in order of time."""
     schema, folder = parse_schema(piece.schema, "prepared"), Folder.at(piece.out)
-    rows = one_table([folder.read_parquet(path) for path in piece.paths], schema)
+    rows = pa.concat_tables([folder.read_parquet(path) for path in piece.paths])
 
     def encoder(field: str) -> Encoder:
         return _encoder(piece.out, schema, field, piece.block, piece.attempt)
@@ -190,17 +191,7 @@ def _grow(schema: LogSchema, folder: Folder, parts: list[Staged]) -> dict[str, t
 
 def _counts(folder: Folder, paths: list[str], field: str) -> pa.Table:
     """How often each id occurs; one file's column at a time, so the distinct ids bound the memory held."""
-    total: pa.Table | None = None
-    for path in paths:
-        ids, count = folder.read_parquet(path, [field])[field].value_counts().flatten()
-        counted = pa.table({"id": ids, "count": count})
-        try:
-            both = pa.concat_tables([counted] if total is None else [total, counted])
-        except pa.ArrowInvalid as differs:
-            raise DataError(f"field {field} has another type in some files: {differs}") from differs
-        total = both.group_by("id").aggregate([("count", "sum")]).rename_columns(["id", "count"])
-    assert total is not None  # no block is empty
-    return total
+    return merged_counts(counted(folder.read_parquet(path, [field])[field]) for path in paths)
 
 
 @lru_cache(maxsize=64)
