@@ -190,7 +190,7 @@ def test_rows_of_one_time_come_the_same_from_one_file_and_from_several_in_any_ba
     for n, (start, stop) in enumerate([(0, 7), (7, 50), (50, 290), (290, 300)]):
         several = write_source(tmp_path / "several", rows[start:stop], f"{n}.parquet")
     prepare(SHOP, several, str(tmp_path / "of several"))
-    monkeypatch.setattr("diet_ray.log.source.BATCH_ROWS", 11)
+    monkeypatch.setattr("diet_ray.log.formats.columnar.BATCH_ROWS", 11)
     prepare(SHOP, several, str(tmp_path / "in batches"))
     of_one = contents(tmp_path / "of one")
     for out in ("of several", "in batches"):

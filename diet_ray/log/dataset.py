@@ -104,7 +104,8 @@ class PreparedLog(EncodedLog):
             "outside of every block": manifest["outside"],
             "quarantined": manifest["quarantined"],
         }
-        # Logs of version 0.1 have neither of the two.
+        # Logs of version 0.1 have none of these.
+        self.notes: dict[str, int] = manifest.get("notes", {})  # what was read with a doubt -> how often
         self.quarantined_by_reason: dict[str, int] = manifest.get("quarantined_by_reason", {})
         self.missing: dict[str, list[int]] = manifest.get("missing", {})  # block -> rows without id, by field
 

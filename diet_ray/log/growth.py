@@ -1,7 +1,8 @@
 """The vocabulary of a prepared log, grown and looked up on disk: no process holds a whole one.
 
-A block's increment (columns id, row) is a file per field; what one process holds is the distinct ids of one
-field in one block, or those of one slice. Shape suffixes: N rows.
+A block's increment (columns id, row) is a file per field; what a process holds is the distinct ids of one
+field in one block, or those of one slice. The next bottleneck is reading all increments for each slice: past
+1e8 ids a field, hash. Shape suffixes: N rows, K ids.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,15 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from diet_ray.errors import DataError
-from diet_ray.log.counting import counted, merged_counts
+from diet_ray.log.vocabulary import counted, frequent, increment_of, merged_counts, text_of
 from diet_ray.storage import Folder
 
-MERGE_ROWS = 1 << 21  # counts that wait before they are merged
-LOOKUP_ROWS = 1 << 20  # ids of an increment that are read at once
+WAITING_IDS = 1 << 22  # counted ids that wait for a file, over all blocks and fields
+LOOKUP_IDS = 1 << 20  # of an increment that are read at once
 
 
-class Counted(NamedTuple):
+class CountFile(NamedTuple):
     """A file of counts (columns id, count) of one field in one block."""
 
     block: str
@@ -34,116 +34,81 @@ class GrowPiece(NamedTuple):
 
     out: str
     field: str
-    blocks: dict[str, tuple[str, ...]]  # block -> its files of counts, in order of time
+    counts: dict[str, tuple[str, ...]]  # block -> its files of counts, blocks in order of time
     min_count: int
 
 
 class CountWriter:
-    """Counts the ids of rows by block and field, and writes them before they are many."""
+    """Counts the ids of rows by block and field, and writes the counts before they are many."""
 
     def __init__(self, folder: Folder, fields: tuple[str, ...], number: int) -> None:
-        """number: of the source file, to name the files by."""
+        """number: of the source file, by which the files of counts are named."""
         self.folder, self.fields, self.number = folder, fields, number
-        self.waiting: dict[tuple[str, str], CountMerger] = {}
-        self.written: list[Counted] = []
+        self.waiting: dict[tuple[str, str], list[pa.Table]] = {}
+        self.waiting_ids = 0
+        self.files: list[CountFile] = []
 
     def add(self, block: str, rows: pa.Table) -> None:
         for field in self.fields:
-            merger = self.waiting.setdefault((block, field), CountMerger())
-            merger.add(counted(rows[field]))
-        if sum(merger.rows for merger in self.waiting.values()) > MERGE_ROWS * len(self.fields):
+            counts = counted(rows[field])
+            self.waiting.setdefault((block, field), []).append(counts)
+            self.waiting_ids += counts.num_rows
+        if self.waiting_ids > WAITING_IDS:
             self.flush()
 
     def flush(self) -> None:
-        for (block, field), merger in self.waiting.items():
-            path = f"staging/counts/{block}/{field}/{self.number:05d}-{len(self.written):06d}.parquet"
-            self.folder.write_parquet(path, merger.total())
-            self.written.append(Counted(block, field, path))
-        self.waiting = {}
-
-
-class CountMerger:
-    """Adds counts up, holding at most about twice the distinct ids: the time is linear in the ids added."""
-
-    def __init__(self) -> None:
-        self.tables: list[pa.Table] = []
-        self.merged = 0  # ids after the last merge
-
-    @property
-    def rows(self) -> int:
-        return sum(table.num_rows for table in self.tables)
-
-    def add(self, counts: pa.Table) -> None:
-        self.tables.append(counts)
-        if self.rows > 2 * self.merged + MERGE_ROWS:
-            self.total()
-
-    def total(self) -> pa.Table:
-        self.tables = [merged_counts(self.tables)]
-        self.merged = self.tables[0].num_rows
-        return self.tables[0]
+        for (block, field), counts in self.waiting.items():
+            path = f"staging/counts/{block}/{field}/{self.number:05d}-{len(self.files):06d}.parquet"
+            self.folder.write_parquet(path, merged_counts(counts))
+            self.files.append(CountFile(block, field, path))
+        self.waiting, self.waiting_ids = {}, 0
 
 
 def grow(piece: GrowPiece) -> dict[str, int]:
     """Write the increment of each block; return the rows of the field's table once each block is known."""
     folder, rows = Folder.at(piece.out), 1  # row 0 is out-of-vocabulary
-    table_rows, earlier = {}, list[str]()
-    for block, paths in piece.blocks.items():
-        merger = CountMerger()
-        for path in paths:
-            merger.add(folder.read_parquet(path))
-        try:
-            new = _unknown(folder, earlier, merger.total(), piece.min_count)
-        except pa.ArrowInvalid as differs:
-            raise DataError(f"field {piece.field} has another type in some files: {differs}") from differs
-        increment = pa.table({"id": new["id"], "row": np.arange(rows, rows + new.num_rows, dtype=np.int32)})
-        earlier.append(increment_path(block, piece.field))
-        folder.write_parquet(earlier[-1], increment)
+    table_rows: dict[str, int] = {}
+    for block, paths in piece.counts.items():
+        new = frequent(merged_counts(map(folder.read_parquet, paths)), piece.min_count)
+        for known in _increments(folder, piece.field, table_rows):
+            new = new.filter(pc.invert(pc.is_in(new["id"], value_set=text_of(known["id"]))))
+        folder.write_parquet(increment_path(block, piece.field), increment_of(new, rows))
         rows += new.num_rows
         table_rows[block] = rows
     return table_rows
 
 
-def _unknown(folder: Folder, earlier: list[str], counts: pa.Table, min_count: int) -> pa.Table:
-    """Ids with at least `min_count` rows that no earlier block added, by falling count, then by id."""
-    new = counts.filter(pc.and_(pc.greater_equal(counts["count"], min_count), pc.is_valid(counts["id"])))
-    for known in _increments(folder, earlier):
-        new = new.filter(pc.invert(pc.is_in(new["id"], value_set=known["id"].combine_chunks())))
-    return new.sort_by([("count", "descending"), ("id", "ascending")])
-
-
 def increment_path(block: str, field: str) -> str:
-    """Of the ids that a block adds to a field."""
+    """File of the ids that a block adds to a field."""
     return f"vocabulary/{block}/{field}.parquet"
 
 
 class SliceVocabulary:
-    """Those ids of the vocabulary that occur in one slice; an Encoder (log.vocabulary) for its rows."""
+    """The known ids among those of one slice; a log.vocabulary.Encoder for the slice's rows."""
 
-    def __init__(self, folder: Folder, field: str, blocks: Iterable[str], ids: pa.ChunkedArray) -> None:
-        """blocks: whose increments are known, in order; ids: of the slice."""
-        wanted = ids.unique().drop_null()
-        known, row = [wanted[:0]], [pa.array([], pa.int32())]
+    def __init__(
+        self, folder: Folder, field: str, blocks: Iterable[str], ids: pa.Array | pa.ChunkedArray
+    ) -> None:
+        """blocks: those whose ids are known, in order of time; ids: of the slice, others encode to row 0."""
+        wanted = text_of(ids).unique().drop_null()
+        id_K, row_K = [wanted[:0]], [np.zeros(0, np.int32)]
         self.rows = 1
-        for table in _increments(folder, [increment_path(block, field) for block in blocks]):
-            table = table.cast(pa.schema({"id": wanted.type, "row": pa.int32()}))
-            here = table.filter(pc.is_in(table["id"], value_set=wanted))
-            known += here["id"].chunks
-            row += here["row"].chunks
-            self.rows += table.num_rows
-        self.known, self.row_K = pa.concat_arrays(known), pa.concat_arrays(row).to_numpy()
+        for increment in _increments(folder, field, blocks):
+            known = pc.is_in(text_of(increment["id"]), value_set=wanted)
+            id_K.append(text_of(increment["id"]).filter(known))
+            row_K.append(increment["row"].filter(known).to_numpy())
+            self.rows += increment.num_rows
+        self.id_K, self.row_K = pa.concat_arrays(id_K), np.append(np.concatenate(row_K), np.int32(0))
 
     def encode(self, ids: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
         """Return the row of each id; 0 for an unknown or missing one; [N]."""
-        place = pc.index_in(ids, value_set=self.known, skip_nulls=True)
-        row_K = np.append(self.row_K, np.int32(0))
-        place_N = place.fill_null(len(row_K) - 1).to_numpy()
-        return row_K[place_N]
+        place = pc.index_in(text_of(ids), value_set=self.id_K, skip_nulls=True)
+        return self.row_K[place.fill_null(len(self.id_K)).to_numpy()]
 
 
-def _increments(folder: Folder, paths: list[str]) -> Iterator[pa.Table]:
-    """Stored increments, a few ids at a time."""
-    for path in paths:
-        with folder.fs.open(folder / path, "rb") as file:
-            for batch in pq.ParquetFile(file).iter_batches(LOOKUP_ROWS):
+def _increments(folder: Folder, field: str, blocks: Iterable[str]) -> Iterator[pa.Table]:
+    """The stored increments of a field, LOOKUP_IDS ids at a time."""
+    for block in blocks:
+        with folder.fs.open(folder / increment_path(block, field), "rb") as file:
+            for batch in pq.ParquetFile(file).iter_batches(LOOKUP_IDS):
                 yield pa.Table.from_batches([batch])

@@ -5,8 +5,8 @@ from typing import Any
 
 from diet_ray.errors import DataError
 from diet_ray.log.dataset import MANIFEST
+from diet_ray.log.files import ignored_files, log_files, matching_files, side_folder, url_of
 from diet_ray.log.schema import LogSchema
-from diet_ray.log.source import source_files
 from diet_ray.storage import FileStamp, Folder, file_at, is_below
 
 SOURCES = "sources.json"
@@ -20,7 +20,7 @@ def raw_files(schema: LogSchema, source: str, out: str | None = None) -> list[st
     """
     if out is not None and is_below(source, out) and is_below(out, source):
         raise DataError(f"{source} is the log itself: choose another directory for the prepared log")
-    paths, prepared = source_files(source, schema.files.patterns), _prepared_logs(source, out)
+    paths, prepared = log_files(source, schema), _prepared_logs(source, out)
     raw = [path for path in paths if not _is_within(path, prepared)]
     if not raw:
         raise DataError(f"{source} holds no raw log: its files are those of the prepared log {prepared[0]}")
@@ -28,20 +28,21 @@ def raw_files(schema: LogSchema, source: str, out: str | None = None) -> list[st
 
 
 def unread_files(schema: LogSchema, source: str, out: str | None = None) -> list[str]:
-    """Names of visible files below the source that are not read; none where the source is gone or a file."""
+    """Names of visible files below the source that are not read; none where the source is gone."""
     folder = Folder.at(source)
-    if not folder.fs.exists(folder.root) or folder.fs.isfile(folder.root):
+    if not folder.fs.exists(folder.root):
         return []
-    read = {Folder.at(path).root for path in (*raw_files(schema, source, out), *side_files(schema, source))}
     prepared = _prepared_logs(source, out)
-    others = [path for path in sorted(folder.fs.find(folder.root)) if path not in read]
-    names = [path.removeprefix(folder.root).lstrip("/") for path in others if not _is_within(path, prepared)]
-    return [name for name in names if not name.rsplit("/", 1)[-1].startswith((".", "_"))]
+    names = ignored_files(source, schema)
+    return [name for name in names if not _is_within(url_of(folder, folder / name), prepared)]
 
 
 def side_files(schema: LogSchema, source: str) -> list[str]:
     """Files of the side tables that the schema joins."""
-    return [path for side in schema.join for path in source_files(source, (side.files,))]
+    folder = side_folder(source)
+    patterns = [(side.files,) for side in schema.join]
+    paths = [path for pattern in patterns for path in matching_files(folder, pattern)]
+    return [url_of(folder, path) for path in dict.fromkeys(paths)]
 
 
 def source_name(source: str, path: str) -> str:
@@ -94,7 +95,7 @@ def _prepared_logs(source: str, out: str | None) -> list[str]:
     if folder.fs.isfile(folder.root):
         return own
     manifests = [path for path in folder.fs.find(folder.root) if path.rsplit("/", 1)[-1] == MANIFEST]
-    return own + [folder.fs.unstrip_protocol(path.rsplit("/", 1)[0]) for path in sorted(manifests)]
+    return own + [url_of(folder, path.rsplit("/", 1)[0]) for path in sorted(manifests)]
 
 
 def _is_within(path: str, directories: list[str]) -> bool:

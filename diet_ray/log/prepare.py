@@ -13,11 +13,12 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from diet_ray.errors import DataError
 from diet_ray.log.dataset import FORMAT, MANIFEST, Block, PreparedLog, check_time_order, plain_block
-from diet_ray.log.encoding import EncodedPart, block_of, one_table, write_part
-from diet_ray.log.growth import Counted, CountWriter, GrowPiece, SliceVocabulary, grow
+from diet_ray.log.encoding import EncodedPart, block_of, write_part
+from diet_ray.log.growth import CountFile, CountWriter, GrowPiece, SliceVocabulary, grow
 from diet_ray.log.normalise import normalise
 from diet_ray.log.origin import SOURCES, changed_files, digest, plain_record, raw_files, side_files
 from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
@@ -46,9 +47,10 @@ class StagedPiece(NamedTuple):
 
     stamp: FileStamp
     parts: list[Staged]
-    counts: list[Counted]
+    counts: list[CountFile]
     outside: int  # rows that belong to no block
     quarantined: Counter[str]  # reason -> rows
+    notes: Counter[str]  # what was read with a doubt (log.normalise) -> how often
 
 
 class EncodePiece(NamedTuple):
@@ -109,7 +111,7 @@ def check_same_log(folder: Folder, schema: LogSchema, source: str) -> None:
 
     A source that is gone is no fault: the prepared log does not need it any more.
     """
-    if folder.read_json(MANIFEST)["schema"] != schema.plain():
+    if parse_schema(folder.read_json(MANIFEST)["schema"], "prepared") != schema:
         raise DataError(f"{folder.root} holds a log prepared with another schema; choose another directory")
     raw = Folder.at(source)
     if not raw.fs.exists(raw.root):
@@ -137,9 +139,10 @@ def stage(piece: SourcePiece) -> StagedPiece:
     hashed = isinstance(schema.encoder, HashedConfig)
     counts = CountWriter(folder, () if hashed else schema.field_names, piece.number)
     parts: list[Staged] = []
-    outside, quarantined, stamp = 0, Counter[str](), digest(piece.path)
+    outside, quarantined, notes, stamp = 0, Counter[str](), Counter[str](), digest(piece.path)
     for number, chunk in enumerate(chunks(piece.path, schema, piece.source)):
-        rows, _, rejected = normalise(chunk, schema)
+        rows, _, rejected, noted = normalise(chunk, schema)
+        notes += noted
         name = f"{piece.number:05d}-{number:05d}.parquet"
         if rejected.num_rows:
             quarantined.update(rejected["reason"].to_pylist())
@@ -158,7 +161,7 @@ def stage(piece: SourcePiece) -> StagedPiece:
                 folder.write_parquet(path, part)
                 parts.append(Staged(block, place, path, part.num_rows))
     counts.flush()
-    return StagedPiece(stamp, parts, counts.written, outside, quarantined)
+    return StagedPiece(stamp, parts, counts.files, outside, quarantined, notes)
 
 
 def _grow(
@@ -169,8 +172,8 @@ def _grow(
         return dict.fromkeys(schema.intervals(), (schema.encoder.buckets + 1,) * len(schema.fields))
     learned = [block for block in schema.intervals() if block not in WITHOUT_GROWTH]
     counts: dict[tuple[str, str], list[str]] = {}
-    for counted in (each for piece in staged for each in piece.counts):
-        counts.setdefault((counted.block, counted.field), []).append(counted.path)
+    for file in (file for piece in staged for file in piece.counts):
+        counts.setdefault((file.block, file.field), []).append(file.path)
     items = [
         GrowPiece(
             out, field, {block: tuple(counts[block, field]) for block in learned}, schema.encoder.min_count
@@ -202,7 +205,7 @@ def _encode(
 def encode(piece: EncodePiece) -> EncodedSlice:
     """Encode one slice into a file below out/blocks, rows in order of time."""
     schema, folder = parse_schema(piece.schema, "prepared"), Folder.at(piece.out)
-    rows = one_table([folder.read_parquet(path) for path in piece.slice.paths], schema)
+    rows = pa.concat_tables([folder.read_parquet(path) for path in piece.slice.paths])
     block = piece.slice.block
     known = [name for name in schema.intervals() if name not in WITHOUT_GROWTH]
     known = known[: known.index(block) + 1] if block in known else known
@@ -231,6 +234,7 @@ def _manifest(
     encoded: dict[str, list[EncodedSlice]],
 ) -> dict[str, Any]:
     reasons = sum((piece.quarantined for piece in staged), Counter[str]())
+    notes = sum((piece.notes for piece in staged), Counter[str]())
     missing = {
         name: [sum(counts) for counts in zip(*(each.missing for each in of_block), strict=True)]
         for name, of_block in encoded.items()
@@ -245,5 +249,6 @@ def _manifest(
         "outside": sum(piece.outside for piece in staged),
         "quarantined": reasons.total(),
         "quarantined_by_reason": dict(sorted(reasons.items())),
+        "notes": dict(sorted(notes.items())),
         "missing": missing,
     }

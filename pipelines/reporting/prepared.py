@@ -92,6 +92,7 @@ def _warnings(log: PreparedLog) -> Iterator[RenderableType]:
             yield Text(f"{where}: check its column and condition in the schema", style="yellow")
     if outside := log.left_out["outside of every block"]:
         yield Text(f"{outside:,} rows lie outside of every block and are left out", style="yellow")
+    yield from (Text(f"{count:,} {note}", style="yellow") for note, count in log.notes.items())
     yield from _quarantined(Counter(log.quarantined_by_reason))
 
 
