@@ -1,14 +1,10 @@
 """What the actors take of a cluster, and the refusal of what would hang."""
 
-import socket
 import time
-from pathlib import Path
 
 import pytest
-import ray
 
 from actors.cluster import ClusterWatch, Plan, ResourceConfig, plan
-from actors.connection import cluster_started, user_errors
 from diet_ray.errors import ResourceError
 
 
@@ -44,21 +40,6 @@ def test_claiming_more_gpus_than_there_are_is_refused_with_advice() -> None:
         plan({"CPU": 16, "GPU": 1}, ResourceConfig(num_gpus=1, scorers=1))
     with pytest.raises(ResourceError, match="more than the 0 GPUs"):
         plan({"CPU": 16}, ResourceConfig(num_gpus=0.5))
-
-
-def test_a_started_cluster_is_found_and_a_dead_one_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    assert not cluster_started()
-    (tmp_path / "ray").mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as head:
-        address = f"127.0.0.1:{head.getsockname()[1]}"
-        (tmp_path / "ray/ray_current_cluster").write_text(address)
-        assert cluster_started()
-    assert not cluster_started()
-    (tmp_path / "ray/ray_current_cluster").write_text("")
-    assert not cluster_started()
 
 
 class FakeCluster:
@@ -97,8 +78,3 @@ def test_a_cluster_that_grows_again_in_time_is_waited_for(monkeypatch: pytest.Mo
             time.sleep(0.01)
         time.sleep(0.05)
     assert not cluster.killed and len(told) == 1
-
-
-def test_a_lost_actor_is_told_with_what_to_do() -> None:
-    with pytest.raises(ResourceError, match=r"the same command goes on: .* it is gone"), user_errors():
-        raise ray.exceptions.ActorUnavailableError("it is gone", None)
