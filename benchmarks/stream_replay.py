@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import torch
 import tyro
 
-from actors.worker import checkpoint_path, memory_path
+from diet_ray import layout
 from diet_ray.config import RunConfig
 from diet_ray.distillation.memory import from_arrow
 from diet_ray.distillation.stage import memory_schema
@@ -132,7 +132,7 @@ def scored_block(options: Options, run: Run, log: StreamLog, file: Path) -> Bloc
     raw = options.run.with_name(options.run.name + "-scored")
     raw.mkdir(exist_ok=True)
     shutil.copy(file, raw / file.name)
-    states = [record.metrics["stream"] for record in run.records]
+    states = [record.metrics.stream for record in run.records]
     config = StreamConfig(block_rows=10**9, lateness=1e9)
     intake = Intake(run.folder, DirectoryArrivals(str(raw), log.schema), log.schema, config, states)
     intake.poll()
@@ -146,9 +146,9 @@ def probes(run: Run, log: EncodedLog, block: Block, seeds: int) -> list[float]:
     """AUC of a probe trained on the newest memory of a run, by seed."""
     torch.set_num_threads(1)
     config = RunConfig.model_validate({key: run.config[key] for key in RunConfig.model_fields})
-    table = run.folder.read_parquet(memory_path(run.stage))
+    table = run.folder.read_parquet(layout.memory(run.stage))
     memory = from_arrow(table, memory_schema(log, config)).examples()
-    checkpoint = run.folder.read(checkpoint_path(run.stage))
+    checkpoint = run.folder.read(layout.checkpoint(run.stage))
     shape = (config.dim, config.training)
     return [probe_memory(memory, checkpoint, log, block, *shape, seed).auc for seed in range(seeds)]
 
@@ -175,7 +175,7 @@ def costs(run: Run) -> dict[str, float]:
         orchestration += max(0.0, periods[number - 1] - busy)
         for key, value in {**work, "train": own["seconds"]["train"], "read": own["seconds_to_read"]}.items():
             parts[key] = parts.get(key, 0.0) + value
-    latency = [record.metrics["seconds_to_commit"] for record in run.records[2:]]
+    latency = [record.metrics.stream.seconds_to_commit for record in run.records[2:]]
     stages = len(run.records) - 3
     return {
         "period": whole / stages,
@@ -195,11 +195,11 @@ def main(options: Options) -> None:
     found = {
         "seconds": seconds,
         "stages": run.stage,
-        "rows": sum(record.metrics["block_rows"] for record in run.records),
-        "rows of the batch run": sum(record.metrics["block_rows"] for record in batch.records),
+        "rows": sum(record.metrics.block_rows for record in run.records),
+        "rows of the batch run": sum(record.metrics.block_rows for record in batch.records),
         "memory": memory_stamp(run.records[-1]).sha256,
-        "memory rows": run.records[-1].metrics["memory"]["rows"],
-        "memory rows of the batch run": batch.records[-1].metrics["memory"]["rows"],
+        "memory rows": run.records[-1].metrics.memory.rows,
+        "memory rows of the batch run": batch.records[-1].metrics.memory.rows,
         "probe AUC": probes(run, log, block, options.seeds),
         "probe AUC of the batch run": probes(batch, prepared, prepared.blocks["validation"], options.seeds),
         **costs(run),

@@ -8,11 +8,12 @@ import torch
 
 from diet_ray.config import CandidateConfig, FitConfig
 from diet_ray.errors import RunError
-from diet_ray.evaluation.cell import new_candidate
-from diet_ray.evaluation.trial import Trial, TrialData, TrialRecord
+from diet_ray.evaluation.trial import Trial, TrialData
+from diet_ray.evaluation.trial_record import TrialRecord
 from diet_ray.models.base import RankingModel
 from diet_ray.models.examples import Examples
 from diet_ray.storage import Folder
+from diet_ray.training.candidate_setup import new_candidate
 
 FIT = FitConfig(epochs=4, patience=4, batch_size=32)
 FINALNET = CandidateConfig(name="finalnet", options={"hidden": [8, 8]}, learning_rate=0.01)

@@ -18,7 +18,7 @@ ARCHITECTURE = "architecture"
 Described = Callable[[int, CandidateConfig, dict[str, Any]], dict[str, Any]]
 
 
-class Suggesting:
+class OptunaSpace:
     """A define-by-run space. (A class, for Tune pickles it.)"""
 
     def __init__(self, spaces: Spaces, described: Described) -> None:

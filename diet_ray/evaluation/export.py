@@ -15,10 +15,11 @@ from safetensors.torch import load, save
 
 from diet_ray.config import CandidateConfig
 from diet_ray.errors import RunError
-from diet_ray.evaluation.cell import CellResult, new_candidate
+from diet_ray.evaluation.cell import CellResult
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.storage import Folder
 from diet_ray.strict import config_error
+from diet_ray.training.candidate_setup import new_candidate
 from diet_ray.training.recommender import Recommender
 
 WEIGHTS, CARD, README = "model.safetensors", "card.json", "README.md"
