@@ -12,7 +12,7 @@ from diet_ray.config import CandidateConfig
 from diet_ray.errors import ConfigError
 from diet_ray.evaluation.cell import new_candidate
 from diet_ray.seeding import numpy_generator
-from tune_spaces.optuna_space import Suggesting
+from tune_spaces.optuna_space import OptunaSpace
 from tune_spaces.space import BUILT_IN, Space, load_space, sample
 
 
@@ -85,7 +85,7 @@ def test_a_mistake_in_a_space_is_told_before_anything_runs(
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_optuna_draws_candidates_of_the_space_and_repeats_known_ones(name: str) -> None:
-    space = Suggesting(load_space(name), lambda number, candidate, drawn: {"it": (number, candidate, drawn)})
+    space = OptunaSpace(load_space(name), lambda number, candidate, drawn: {"it": (number, candidate, drawn)})
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     first = [space(study.ask())["it"] for _ in range(4)]
     assert [number for number, _, _ in first] == [0, 1, 2, 3]
@@ -100,4 +100,4 @@ def test_optuna_draws_candidates_of_the_space_and_repeats_known_ones(name: str) 
 def test_a_domain_optuna_does_not_know_is_named() -> None:
     odd = Space(model="dcn", options={"cross_layers": tune.sample_from(lambda spec: 1)})
     with pytest.raises(ConfigError, match=r"optuna cannot draw options\.cross_layers"):
-        Suggesting((odd,), lambda number, candidate, drawn: {})
+        OptunaSpace((odd,), lambda number, candidate, drawn: {})

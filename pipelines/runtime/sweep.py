@@ -121,7 +121,7 @@ def _optuna(sweep: Sweep, folder: Folder) -> Any:
     try:
         from ray.tune.search.optuna import OptunaSearch
 
-        from tune_spaces.optuna_space import Suggesting
+        from tune_spaces.optuna_space import OptunaSpace
     except ImportError as missing:
         raise ConfigError(
             f"--searcher optuna needs Optuna: pip install 'diet-ray[optuna]' ({missing})"
@@ -130,7 +130,7 @@ def _optuna(sweep: Sweep, folder: Folder) -> Any:
     while record := TrialRecord.read(folder, len(known)):
         known.append(record.drawn)
     return OptunaSearch(
-        Suggesting(sweep.spaces, _described),
+        OptunaSpace(sweep.spaces, _described),
         metric="auc",
         mode="max",
         points_to_evaluate=known,
