@@ -59,7 +59,7 @@ def test_failing_trials_are_recorded_with_their_reason_and_end_nothing(
     _, found = searched
     assert len(found) == 10
     failed = found[found["state"] == "failed"]
-    for reason in ("no room for this", "negative dimension", "logits are not finite"):
+    for reason in ("no room for this", "positive layer widths", "logits are not finite"):
         assert failed["reason"].str.contains(reason).any()
     rest = found[found["state"] != "failed"]
     assert set(rest["model"]) == {"tests.own_backbone:Wide"} and rest["auc"].notna().all()

@@ -85,10 +85,9 @@ def load_space(name: str) -> Spaces:
     if name in BUILT_IN:
         module = import_module(f"tune_spaces.{name}", f"search space {name!r}")
     elif all(part.isidentifier() for part in name.split(".")):
-        advice = f"search space {name!r} is none of {known}, and as a module"
-        module = import_module(name, advice)
+        module = import_module(name, f"no search space {name!r}: it is none of {known}, and as a module it")
     else:
-        raise ConfigError(f"search space {name!r} is neither one of {known} nor the name of a module")
+        raise ConfigError(f"no search space {name!r}: it is none of {known}, nor the name of a module")
     spaces = getattr(module, "SPACE", None)
     spaces = (spaces,) if isinstance(spaces, Space) else spaces
     if not isinstance(spaces, tuple) or not spaces or not all(isinstance(s, Space) for s in spaces):

@@ -73,6 +73,8 @@ def build_backbone(
         backbone = architecture(fields, dim, **options)
     except MemoryError:
         raise
+    except ConfigError as wrong:
+        raise ConfigError(f"model {name}: {wrong}") from wrong
     except Exception as failed:
         given = f" with options {dict(options)}" if options else ""
         size = f"{fields} fields of dim {dim}"

@@ -37,7 +37,7 @@ class DCN(nn.Module):
         hidden: Layer widths of the MLP.
 
     Raises:
-        ValueError: A size is not positive.
+        ConfigError: A size is not positive.
     """
 
     def __init__(

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from diet_ray.errors import ConfigError
 from diet_ray.models.mlp import mlp
 from diet_ray.models.sizes import check_counts, check_layers
 
@@ -72,7 +73,7 @@ class DCNv2(nn.Module):
         rank: Rank of an expert; with `low_rank` only.
 
     Raises:
-        ValueError: A size is not positive, or there is no such structure.
+        ConfigError: A size is not positive, or there is no such structure.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class DCNv2(nn.Module):
     ) -> None:
         super().__init__()
         if structure not in ("parallel", "stacked"):
-            raise ValueError(f"structure {structure!r} is not one of: parallel, stacked")
+            raise ConfigError(f"structure {structure!r} is not one of: parallel, stacked")
         check_counts(cross_layers=cross_layers, experts=experts, rank=rank)
         check_layers(hidden=hidden)
         inputs = fields * dim

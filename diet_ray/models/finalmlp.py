@@ -40,7 +40,7 @@ class FinalMLP(nn.Module):
         gate_hidden: Layer widths of each feature selection below its sigmoid.
 
     Raises:
-        ValueError: A layer width is not positive.
+        ConfigError: A layer width is not positive.
     """
 
     def __init__(

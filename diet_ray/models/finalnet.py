@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from diet_ray.errors import ConfigError
 from diet_ray.models.sizes import check_layers
 
 
@@ -63,14 +64,14 @@ class FinalNet(nn.Module):
         hidden: Layer widths of each block, even numbers: half of a layer is products.
 
     Raises:
-        ValueError: A layer width is not positive and even.
+        ConfigError: A layer width is not positive and even.
     """
 
     def __init__(self, fields: int, dim: int, *, hidden: Sequence[int] = (64, 64, 64)) -> None:
         super().__init__()
         check_layers(hidden=hidden)
         if any(width % 2 for width in hidden):
-            raise ValueError(f"hidden must be a list of even layer widths, not {hidden!r}")
+            raise ConfigError(f"hidden must be a list of even layer widths, not {hidden!r}")
         self.gate = FieldGate(fields)
         self.gated_block = block(2 * fields * dim, hidden)
         self.plain_block = block(fields * dim, hidden)

@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 
+from diet_ray.errors import ConfigError
+
 
 def check_counts(**counts: int) -> None:
-    """Raise ValueError naming the first option that is not a positive int."""
+    """Raise ConfigError naming the first option that is not a positive int."""
     for option, count in counts.items():
         if type(count) is not int or count < 1:
-            raise ValueError(f"{option} must be a positive int, not {count!r}")
+            raise ConfigError(f"{option} must be a positive int, not {count!r}")
 
 
 def check_layers(**layers: Sequence[int]) -> None:
-    """Raise ValueError naming the first option that is not a non-empty list of positive ints."""
+    """Raise ConfigError naming the first option that is not a non-empty list of positive ints."""
     for option, widths in layers.items():
         is_list = isinstance(widths, Sequence) and all(type(width) is int and width > 0 for width in widths)
         if not is_list or not widths:
-            raise ValueError(f"{option} must be a list of positive layer widths, not {widths!r}")
+            raise ConfigError(f"{option} must be a list of positive layer widths, not {widths!r}")

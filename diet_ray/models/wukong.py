@@ -75,7 +75,7 @@ class Wukong(nn.Module):
         hidden: Layer widths of the MLP on top, each with a layer norm.
 
     Raises:
-        ValueError: A size is not positive.
+        ConfigError: A size is not positive.
     """
 
     def __init__(
