@@ -71,16 +71,17 @@ class Shared(TwoLayers):
 
 
 class Tied(TwoLayers):
-    """Two layers with one weight and biases of their own, and a buffer that is a view of another."""
+    """Two layers with one weight, a parameter under two names, and a buffer that is a view of another."""
 
     def __init__(self, fields: int, dim: int) -> None:
         super().__init__(fields, dim)
         self.second.weight = self.first.weight
+        self.shift = self.again = nn.Parameter(torch.ones(self.out_features))
         self.register_buffer("offsets", torch.ones(2, self.out_features))
         self.register_buffer("offset", self.offsets[1])
 
     def forward(self, emb_NFD: Tensor) -> Tensor:
-        return super().forward(emb_NFD) + self.offset
+        return super().forward(emb_NFD) * self.again + self.shift + self.offset
 
 
 class Normed(Wide):

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 
 from diet_ray.config import CandidateConfig
 from diet_ray.errors import RunError
@@ -20,6 +20,7 @@ from diet_ray.log.dataset import PreparedLog
 from diet_ray.storage import Folder
 from diet_ray.strict import config_error
 from diet_ray.training.recommender import Recommender
+from diet_ray.training.state import to_safetensors
 
 WEIGHTS, CARD, README = "model.safetensors", "card.json", "README.md"
 
@@ -35,7 +36,7 @@ def write_model(
     """Write the three files, the card last: a folder with a card is whole."""
     weights = {f"tables.{f}": weight.detach() for f, weight in enumerate(learner.tables.weights())}
     weights |= {f"dense.{name}": part for name, part in learner.dense.state_dict().items()}
-    stamp = folder.write(WEIGHTS, save({name: part.cpu().contiguous() for name, part in weights.items()}))
+    stamp = folder.write(WEIGHTS, to_safetensors(weights))
     rows = dict(zip(log.fields, learner.tables.rows, strict=True))
     card = {
         "candidate": candidate.model_dump(mode="json"),

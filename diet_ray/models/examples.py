@@ -62,14 +62,35 @@ def loss_of(model: nn.Module) -> LossPerExample:
     do frozen parameters.
     """
     model.eval()
-    constants = {name: b.detach().clone() for name, b in model.named_buffers()}
-    constants |= {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
+    trained, constants = _places(model)
 
     def loss(params: Params, examples: Examples) -> Tensor:
-        logit_NT = functional_call(model, (params, constants), (examples.emb_NFD,))
+        placed = {place: params[name] for place, name in trained.items()}
+        # PyTorch's own handling of tied weights leaves `params` in a module that is used under two names.
+        logit_NT = functional_call(model, (placed, constants), (examples.emb_NFD,), tie_weights=False)
         return example_loss(logit_NT, examples.label_NT)
 
     return loss
+
+
+def _places(model: nn.Module) -> tuple[dict[str, str], Params]:
+    """Where a model keeps its tensors, each module counted once.
+
+    Returns:
+        place -> name in `dense_params` of each parameter that is trained; several places if it is tied.
+        place -> copy of each tensor that is constant: buffers and frozen parameters.
+    """
+    trained: dict[str, str] = {}
+    constants: Params = {}
+    names = {id(p): name for name, p in model.named_parameters()}
+    for prefix, module in model.named_modules():
+        own = {"prefix": prefix, "recurse": False, "remove_duplicate": False}
+        for place, tensor in [*module.named_parameters(**own), *module.named_buffers(**own)]:
+            if tensor.requires_grad:
+                trained[place] = names[id(tensor)]
+            else:
+                constants[place] = tensor.detach().clone()
+    return trained, constants
 
 
 @torch.no_grad()
