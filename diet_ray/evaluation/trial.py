@@ -17,7 +17,7 @@ from diet_ray.models.base import RankingModel
 from diet_ray.models.examples import Examples
 from diet_ray.storage import Folder
 from diet_ray.strict import Strict, config_error
-from diet_ray.training.candidate import CandidateTraining, EpochScore
+from diet_ray.training.candidate import CandidateTraining, EpochScore, preference
 from diet_ray.training.peak_memory import forget_peak, peak_bytes
 
 State = Literal["running", "finished", "stopped", "failed"]
@@ -42,7 +42,7 @@ class TrialRecord(Strict):
 
     def best_until(self, epoch: int) -> EpochScore:
         """Mean over seeds of each seed's best epoch among the first `epoch`: a curve that never falls."""
-        best = [max(of_seed[:epoch]) for of_seed in self.scores]
+        best = [max(of_seed[:epoch], key=preference) for of_seed in self.scores]
         return EpochScore(*(sum(values) / len(best) for values in zip(*best, strict=True)))
 
     @staticmethod
