@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from diet_ray.errors import DataError
-from diet_ray.models.base import DenseModel
+from diet_ray.models.base import DenseModel, train_mode
 from diet_ray.models.examples import Examples
 
 INITIAL_DEVIATION = 1e-4  # of embeddings, as FuxiCTR has it
@@ -85,7 +85,7 @@ class Recommender:
         beside: rows in embedding space that the dense model learns in the same step; together they weigh
             `weight` times what the batch weighs.
         """
-        self.dense.train()
+        train_mode(self.dense, len(id_NF) + (beside.rows if beside is not None else 0))
         emb_NFD, label_NT, weight_N = self.tables(id_NF), label_NT.float(), None
         if beside is not None:
             emb_NFD = torch.cat([emb_NFD, beside.emb_NFD])
