@@ -3,9 +3,11 @@
 import importlib
 import os
 import sys
+import sysconfig
 import traceback
 from contextlib import suppress
 from operator import attrgetter
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -60,10 +62,20 @@ def import_module(name: str, what: str) -> ModuleType:
 
 
 def describe(failure: BaseException) -> str:
-    """An exception in one line: its type, its message and the line that raised it."""
+    """An exception in one line: its type, its message, and the user's line in which it arose.
+
+    That is the innermost line outside installed packages, or the innermost one where there is none.
+    """
     said = " ".join(str(failure).split())
     if isinstance(failure, SyntaxError):
         return f"SyntaxError: {said}"  # names the file and the line itself
     frames = traceback.extract_tb(failure.__traceback__)
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    own = [frame for frame in frames if not _is_installed(frame.filename)] or frames
+    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     return f"{type(failure).__name__}{': ' if said else ''}{said}{place}"
+
+
+def _is_installed(file: str) -> bool:
+    """Whether a line of this file is no line of the user's: of a package, of Python itself or of diet_ray."""
+    packages, here = {sysconfig.get_path(kind) for kind in ("purelib", "platlib", "stdlib")}, Path(__file__)
+    return file.startswith(("<", *packages, str(here.parents[1])))
