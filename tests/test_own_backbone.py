@@ -101,7 +101,7 @@ def test_trying_a_backbone_leaves_its_statistics_and_the_random_state_alone() ->
         (
             "WrongInput",
             {},
-            r"forward fails in evaluation mode on embeddings \(2, 3, 4\): RuntimeError: mat1.*own_backbone\.py",
+            r"forward fails in evaluation mode on embeddings \(2, 3, 4\): Runtime.*own_backbone\.py",
         ),
         ("Misspells", {}, "AttributeError: 'Misspells' object has no attribute 'liner'.*line"),
         ("DoublePrecision", {}, r"returns torch\.float64, expected torch\.float32"),
