@@ -14,7 +14,7 @@ from diet_ray.evaluation.trial import TrialRecord
 from diet_ray.models.examples import Examples
 from diet_ray.models.registry import ModelConfig, build_model
 from diet_ray.storage import Folder
-from diet_ray.training.candidate import CandidateTraining, EpochScore, preference
+from diet_ray.training.candidate import CandidateTraining, EpochScore, objective, preference
 
 NAN = math.nan
 SCORES = st.builds(
@@ -28,6 +28,11 @@ def test_a_score_is_preferred_by_auc_then_by_logloss() -> None:
     in_order = [(0.9, 0.3), (0.8, 0.1), (0.8, 0.2), (NAN, 0.1), (NAN, 0.2)]
     scores = [EpochScore(*score) for score in in_order]
     assert sorted(reversed(scores), key=preference, reverse=True) == scores
+
+
+def test_the_objective_is_the_auc_or_minus_the_logloss() -> None:
+    assert objective(EpochScore(0.7, 0.4)) == 0.7
+    assert objective(EpochScore(NAN, 0.4)) == -0.4
 
 
 def training(scores: list[EpochScore], patience: int = 2) -> CandidateTraining:

@@ -39,6 +39,14 @@ def preference(score: EpochScore) -> tuple[float, float]:
     return (-math.inf if math.isnan(score.auc) else score.auc, -score.logloss)
 
 
+def objective(score: EpochScore) -> float:
+    """One number to maximise, for a scheduler or a searcher: the AUC, or minus the LogLoss without an AUC.
+
+    Comparable among scores of the same rows only, which either all have an AUC or all have none.
+    """
+    return -score.logloss if math.isnan(score.auc) else score.auc
+
+
 def score_rows(model: DenseModel, rows: Examples) -> EpochScore:
     """Score a model on rows in embedding space.
 
