@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diet_ray.config import CandidateConfig, FitConfig
@@ -44,6 +44,7 @@ def training(scores: list[EpochScore], patience: int = 2) -> CandidateTraining:
     return built
 
 
+@settings(deadline=None)
 @given(scores=st.lists(SCORES, min_size=1, max_size=6))
 def test_a_trial_reports_the_epoch_that_the_training_keeps(scores: list[EpochScore]) -> None:
     record = TrialRecord(number=1, candidate=CandidateConfig(), scores=(tuple(scores),))
