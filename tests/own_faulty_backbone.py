@@ -167,3 +167,42 @@ class Overwrites(Wide):
     def forward(self, emb_NFD: Tensor) -> Tensor:
         gate_NH = super().forward(emb_NFD).sigmoid()
         return gate_NH.mul_(2)
+
+
+class NoForwardMode(nn.Module):
+    """In evaluation mode the encoder takes a fast path that has no forward-mode derivative."""
+
+    def __init__(self, fields: int, dim: int) -> None:
+        super().__init__()
+        self.attention = nn.TransformerEncoderLayer(dim, 1, 8, batch_first=True)
+        self.out_features = fields * dim
+
+    def forward(self, emb_NFD: Tensor) -> Tensor:
+        return self.attention(emb_NFD).flatten(1)
+
+
+class OnceDifferentiable(torch.autograd.Function):
+    """The identity, with a gradient and a forward-mode derivative, but no second derivative."""
+
+    @staticmethod
+    def forward(hidden_NH: Tensor) -> Tensor:
+        return hidden_NH.clone()
+
+    @staticmethod
+    def setup_context(context: Any, inputs: Any, output: Any) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(context: Any, gradient_NH: Tensor) -> Tensor:
+        if gradient_NH.requires_grad:
+            raise RuntimeError("derivative is not implemented")
+        return gradient_NH
+
+    @staticmethod
+    def jvp(context: Any, tangent_NH: Tensor) -> Tensor:
+        return tangent_NH
+
+
+class NoSecondOrder(Wide):
+    def forward(self, emb_NFD: Tensor) -> Tensor:
+        return OnceDifferentiable.apply(super().forward(emb_NFD))

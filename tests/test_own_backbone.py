@@ -13,9 +13,12 @@ from torch import nn
 from diet_ray.config import ReferenceConfig
 from diet_ray.errors import ConfigError
 from diet_ray.models.backbone import Backbone, build_backbone
+from diet_ray.models.derivatives import check_reference_model
 from diet_ray.models.registry import ARCHITECTURES, ModelConfig, build_model, check_options
 from diet_ray.models.user_code import import_named
 from tests.own_backbone import Frozen, Normed
+
+SOUND = ("Wide", "Frozen", "Unused", "Shared", "Tied", "Normed")
 
 
 def build(name: str, options: dict[str, Any] | None = None) -> nn.Module:
@@ -230,3 +233,21 @@ def test_an_error_of_several_lines_becomes_one_line(folder: Path) -> None:
     (folder / "net_q.py").write_text("raise ValueError('first\\n  second')\n")
     with pytest.raises(ConfigError, match="ValueError: first second"):
         check_options("net_q:Net", [])
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, *(f"tests.own_backbone:{kind}" for kind in SOUND)])
+def test_sound_models_have_the_derivatives_of_a_reference(name: str) -> None:
+    check_reference_model(ModelConfig(name=name), fields=3, dim=4, tasks=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("NoForwardMode", "forward-mode derivative of it: NotImplementedError"),
+        ("NoSecondOrder", "derivative of the gradient of it: RuntimeError: derivative is not impl"),
+    ],
+)
+def test_a_model_without_a_derivative_of_the_method_is_a_candidate_only(name: str, says: str) -> None:
+    build(f"own_faulty_backbone:{name}")
+    with pytest.raises(ConfigError, match=f"own_faulty_backbone:{name} cannot be a reference, .* no {says}"):
+        check_reference_model(ModelConfig(name=f"tests.own_faulty_backbone:{name}"), fields=3, dim=4, tasks=2)
