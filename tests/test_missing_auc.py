@@ -3,6 +3,8 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,11 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diet_ray.config import CandidateConfig, FitConfig
+from diet_ray.evaluation.export import read_model, write_model
 from diet_ray.evaluation.trial import TrialRecord
+from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import Examples
 from diet_ray.models.registry import ModelConfig, build_model
 from diet_ray.storage import Folder
 from diet_ray.training.candidate import CandidateTraining, EpochScore, objective, preference
+from diet_ray.training.metrics import Scores, TaskScore
+from diet_ray.training.recommender import Recommender
 
 NAN = math.nan
 SCORES = st.builds(
@@ -100,3 +106,21 @@ def test_a_record_with_bare_nan_of_an_earlier_version_is_read(tmp_path: Path) ->
     folder.write(TrialRecord.path(3), json.dumps(record.model_dump(mode="json")).encode())
     read = TrialRecord.read(folder, 3)
     assert read and math.isnan(read.scores[0][0].auc)
+
+
+@pytest.mark.parametrize("name", ["dcn", "tests.own_backbone:Shared", "tests.own_backbone:Tied"])
+def test_an_exported_model_without_an_auc_reads_back(drift_log: str, tmp_path: Path, name: str) -> None:
+    """Layers that share memory are exported, too."""
+    log, folder, candidate = PreparedLog.open(drift_log), Folder.at(str(tmp_path)), CandidateConfig(name=name)
+    shape = {"fields": len(log.fields), "dim": 8, "tasks": len(log.tasks)}
+    learner = Recommender(build_model(candidate, **shape, seed=0), shape["fields"], shape["dim"])
+    learner.grow(log.history[0].table_rows, torch.Generator().manual_seed(0))
+    scores = Scores(NAN, 0.5, {task: TaskScore(NAN, 0.5) for task in log.tasks})
+    result: Any = SimpleNamespace(after=scores, validation=scores)
+    write_model(folder, learner, candidate, log, result, {"run": "x"})
+    card = json.loads(folder.read("card.json"), parse_constant=refuse)
+    assert card["metrics"]["test"]["auc"] is None and card["metrics"]["test"]["logloss"] == 0.5
+    assert "| mean | n/a | 0.5000 |" in folder.read("README.md").decode()
+    restored, _ = read_model(folder)
+    for own, other in zip(restored.dense.parameters(), learner.dense.parameters(), strict=True):
+        assert torch.equal(own, other)

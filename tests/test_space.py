@@ -1,4 +1,4 @@
-"""Search spaces: the built-in ones yield models, a user's own is found, mistakes are told."""
+"""Search spaces: the built-in ones yield models, a user's own is loaded, mistakes are named."""
 
 import sys
 from pathlib import Path
@@ -51,9 +51,7 @@ def test_a_candidate_is_a_function_of_the_draw() -> None:
     assert first == again and first != other
 
 
-def test_a_space_of_ones_own_is_found_in_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_space_in_the_working_directory_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
     Path("space_of_mine.py").write_text(
@@ -73,7 +71,7 @@ def test_a_space_of_ones_own_is_found_in_the_working_directory(
         ("SPACE = ()", "has no SPACE that is a Space"),
     ],
 )
-def test_a_mistake_in_a_space_is_told_before_anything_runs(
+def test_a_mistake_in_a_space_is_named_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, space: str, message: str
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
