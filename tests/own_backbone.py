@@ -100,6 +100,21 @@ class WrongShape(Wide):
         return emb_NFD
 
 
+class Counting(Wide):
+    """Replaces a buffer while training, and changes another in place."""
+
+    def __init__(self, fields: int, dim: int) -> None:
+        super().__init__(fields, dim)
+        self.register_buffer("replaced", torch.zeros(1))
+        self.register_buffer("changed", torch.zeros(1))
+
+    def forward(self, emb_NFD: Tensor) -> Tensor:
+        if self.training:
+            self.replaced = self.replaced + 1
+            self.changed += 1
+        return super().forward(emb_NFD)
+
+
 class Exploding(Wide):
     """Runs out of memory when trained on more than a few rows."""
 

@@ -16,7 +16,7 @@ from diet_ray.models.backbone import Backbone, build_backbone
 from diet_ray.models.derivatives import check_reference_model
 from diet_ray.models.registry import ARCHITECTURES, ModelConfig, build_model, check_options
 from diet_ray.models.user_code import import_named
-from tests.own_backbone import Frozen, Normed
+from tests.own_backbone import Counting, Frozen, Normed
 
 SOUND = ("Wide", "Frozen", "Unused", "Shared", "Tied", "Normed")
 
@@ -66,6 +66,8 @@ def test_trying_a_backbone_leaves_its_statistics_and_the_random_state_alone() ->
     assert torch.equal(torch.get_rng_state(), after) and tried.training
     assert all(torch.equal(tensor, expected[name]) for name, tensor in tried.state_dict().items())
     assert all(parameter.grad is None for parameter in tried.parameters())
+    counting = build_backbone("counting", Counting, {}, fields=3, dim=4)
+    assert counting.get_buffer("replaced") == counting.get_buffer("changed") == 0
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def build_backbone(
     if not isinstance(backbone, nn.Module):
         raise ConfigError(f"model {name} must be an nn.Module, but it is a {type(backbone).__name__}")
     _check_out_features(name, backbone)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         emb_NFD = torch.randn(ROWS, fields, dim, generator=torch.Generator().manual_seed(0))
         _check_evaluation(name, backbone, emb_NFD)
         _check_training(name, backbone, emb_NFD)
@@ -114,26 +114,32 @@ def _check_evaluation(name: str, backbone: nn.Module, emb_NFD: Tensor) -> None:
 
 
 def _check_training(name: str, backbone: nn.Module, emb_NFD: Tensor) -> None:
-    """Embeddings get a gradient; the batch norms are left as they were."""
+    """Embeddings get a gradient; buffers, such as the statistics of batch norms, are left as they were."""
     backbone.train()
-    buffers = [(buffer, buffer.clone()) for buffer in backbone.buffers()]
+    buffers = [
+        (module, buffer_name, buffer, buffer.clone())
+        for module in backbone.modules()
+        for buffer_name, buffer in module.named_buffers(recurse=False)
+    ]
     emb_NFD = emb_NFD.clone().requires_grad_()
     hidden_NH = _hidden(name, backbone, emb_NFD)
-    try:
-        (gradient,) = (
-            torch.autograd.grad(hidden_NH.sum(), emb_NFD, allow_unused=True)
-            if hidden_NH.requires_grad
-            else (None,)
-        )
-    except RuntimeError as failed:
-        raise ConfigError(f"model {name} cannot be differentiated: {describe(failed)}") from failed
-    if gradient is None:
+    if _gradient(name, hidden_NH, emb_NFD) is None:
         raise ConfigError(
             f"model {name} gives the embeddings no gradient: forward detaches them or skips them"
         )
     with torch.no_grad():
-        for buffer, before in buffers:
-            buffer.copy_(before)
+        for module, buffer_name, buffer, before in buffers:
+            setattr(module, buffer_name, buffer.copy_(before))
+
+
+def _gradient(name: str, hidden_NH: Tensor, emb_NFD: Tensor) -> Tensor | None:
+    """The gradient of the summed output in the embeddings, None where it does not depend on them."""
+    if not hidden_NH.requires_grad:
+        return None
+    try:
+        return torch.autograd.grad(hidden_NH.sum(), emb_NFD, allow_unused=True)[0]
+    except RuntimeError as failed:
+        raise ConfigError(f"model {name} cannot be differentiated: {describe(failed)}") from failed
 
 
 def _hidden(name: str, backbone: nn.Module, emb_NFD: Tensor) -> Tensor:
