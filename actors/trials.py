@@ -15,11 +15,11 @@ from diet_ray.evaluation.trial_record import TrialRecord
 from diet_ray.models.base import RankingModel
 from diet_ray.models.examples import Examples
 from diet_ray.storage import Folder
-from diet_ray.training.candidate import EpochScore
+from diet_ray.training.candidate import EpochScore, objective
 from diet_ray.training.candidate_setup import new_candidate
 from diet_ray.training.device import default_device
 
-WORST = 0.0  # AUC
+WORST = -1e6  # below every AUC and every negative LogLoss; finite, for schedulers take means
 
 
 class SearchSetting(NamedTuple):
@@ -58,9 +58,9 @@ class TuneTrial(tune.Trainable):
             # It is on record. To Tune it is the worst of trials, for an error would cost a new process.
             if self._process_is_unsafe(failure):
                 raise
-            return {"auc": WORST, "epoch": {}, "done": True}
+            return {"objective": WORST, "epoch": {}, "done": True}
         epoch = {} if replayed else self._newest_epoch()._asdict()
-        return {"auc": best.auc, "epoch": epoch, "done": self.trial.finished}
+        return {"objective": objective(best), "epoch": epoch, "done": self.trial.finished}
 
     def _process_is_unsafe(self, failure: Exception) -> bool:
         """Whether later trials of this process may fail too: an error of a GPU kernel stays with it."""

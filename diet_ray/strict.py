@@ -1,8 +1,19 @@
 """Base class of every configuration a user writes."""
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from diet_ray.errors import ConfigError
+
+
+def _nan_for_null(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+NullableFloat = Annotated[float, BeforeValidator(_nan_for_null)]
+"""A number that is null in JSON where it is NaN."""
 
 
 class Strict(BaseModel):

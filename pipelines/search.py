@@ -105,6 +105,9 @@ def search(options: Search) -> pd.DataFrame:
             _confirm(options, evaluated, folder, shown)
     finally:
         results = publish(folder, samples=options.samples, seeds=options.seeds)
+    if not results["objective"].notna().any():
+        reason = results["reason"].iloc[0]
+        raise RunError(f"all {len(results)} trials of {folder.root} failed, the first with: {reason}")
     return results
 
 

@@ -60,7 +60,7 @@ def test_failing_trials_are_recorded_with_their_reason_and_end_nothing(
     _, found = searched
     assert len(found) == 10
     failed = found[found["state"] == "failed"]
-    for reason in ("no room for this", "negative dimension", "logits are not finite"):
+    for reason in ("no room for this", "positive layer widths", "logits are not finite"):
         assert failed["reason"].str.contains(reason).any()
     rest = found[found["state"] != "failed"]
     assert set(rest["model"]) == {"tests.own_backbone:Wide"} and rest["auc"].notna().all()
@@ -103,7 +103,6 @@ def test_a_search_is_not_mixed_with_another(searched: tuple[str, pd.DataFrame]) 
         search(asked(run))
     different = r"seeds: the run has 2, this command asks for 1; space: the run has .tests\.own_space"
     with pytest.raises(RunError, match=different):
-    ):
         search(asked(run, resume=True))
 
 

@@ -121,7 +121,10 @@ def test_a_trial_stopped_by_the_scheduler_is_told_again_and_not_trained_on(folde
         (FINALNET.model_copy(update={"learning_rate": 1e30}), "DataError: logits are not finite"),
         (CandidateConfig(name="tests.own_backbone:Exploding"), "MemoryError: no room for this"),
         (CandidateConfig(name="tests.own_backbone:WrongShape"), "ConfigError: model .* maps"),
-        (CandidateConfig(name="finalnet", options={"hidden": [-4]}), "RuntimeError: .*negative dimension"),
+        (
+            CandidateConfig(name="finalnet", options={"hidden": [-4]}),
+            "ConfigError: .*hidden must be a list of positive layer widths",
+        ),
     ],
 )
 def test_a_failure_is_raised_recorded_and_raised_again_without_a_second_try(

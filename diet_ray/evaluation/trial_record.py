@@ -9,7 +9,7 @@ from diet_ray.config import CandidateConfig
 from diet_ray.errors import RunError
 from diet_ray.storage import Folder
 from diet_ray.strict import Strict, config_error
-from diet_ray.training.candidate import EpochScore
+from diet_ray.training.candidate import EpochScore, preference
 
 State = Literal["running", "finished", "stopped", "failed"]
 
@@ -36,7 +36,7 @@ class TrialRecord(Strict):
 
     def best_until(self, epoch: int) -> EpochScore:
         """Mean over seeds of each seed's best score among the first `epoch`: a curve that never falls."""
-        best = [max(scores[:epoch]) for scores in self.scores]
+        best = [max(scores[:epoch], key=preference) for scores in self.scores]
         return EpochScore(*(sum(values) / len(best) for values in zip(*best, strict=True)))
 
     def write(self, folder: Folder) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diet_ray.errors import DataError
-from diet_ray.models.base import DenseModel
+from diet_ray.models.base import DenseModel, train_mode
 from diet_ray.models.examples import Examples
 from diet_ray.training.tables import Tables
 
@@ -70,7 +70,7 @@ class Recommender:
         Raises:
             DataError: where the loss is not finite.
         """
-        self.dense.train()
+        train_mode(self.dense, len(id_NF) + (rehearsed.rows if rehearsed is not None else 0))
         emb_NFD, label_NT, weight_N = self.tables(id_NF), label_NT.float(), None
         if rehearsed is not None:
             emb_NFD = torch.cat([emb_NFD, rehearsed.emb_NFD])

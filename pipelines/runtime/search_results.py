@@ -10,6 +10,7 @@ from rich.table import Table
 from diet_ray import layout
 from diet_ray.evaluation.trial_record import TrialRecord
 from diet_ray.storage import Folder
+from diet_ray.training.candidate import EpochScore, objective
 from pipelines.runtime.run_access import write_table
 from pipelines.runtime.sweep import trial_records
 
@@ -17,20 +18,24 @@ UNKNOWN = float("nan")
 
 
 def ranked(trials: list[TrialRecord]) -> list[TrialRecord]:
-    """Trials with a score, the highest validation AUC first; those that failed are left out."""
+    """Trials with a score, the best first; those that failed are left out."""
     scored = [record for record in trials if record.epochs and record.state != "failed"]
-    return sorted(scored, key=lambda record: -record.best_until(record.epochs).auc)
+    return sorted(scored, key=lambda record: -objective(record.best_until(record.epochs)))
 
 
 def publish(folder: Folder, *, samples: int, seeds: int) -> pd.DataFrame:
-    """Write results.parquet, results.json and best.yaml from what is on record; return the results."""
+    """Write results.parquet, results.json and best.yaml from what is on record; return the results.
+
+    The order is that of `objective` after confirmation, then before it: validation AUC, or minus LogLoss
+    where the validation block has no AUC.
+    """
     trials = trial_records(folder, samples)
     results = pd.DataFrame([_row(record, seeds, folder) for record in trials])
     if results.empty:
         return results
-    results = results.sort_values(["confirmed_validation_auc", "auc"], ascending=False, ignore_index=True)
+    results = results.sort_values(["confirmed_objective", "objective"], ascending=False, ignore_index=True)
     write_table(folder, layout.SEARCH_RESULTS, results)
-    if results["auc"].notna().any():
+    if results["objective"].notna().any():
         best = next(record for record in trials if record.number == results["number"][0])
         candidate = yaml.safe_dump(best.candidate.model_dump(mode="json"))
         folder.write(layout.BEST_CANDIDATE, candidate.encode())
@@ -58,9 +63,11 @@ def _row(record: TrialRecord, seeds: int, folder: Folder) -> dict[str, Any]:
         "epochs": record.epochs,
         "epoch_auc": [[score.auc for score in scores] for scores in record.scores],
         "epoch_logloss": [[score.logloss for score in scores] for scores in record.scores],
+        "objective": objective(best) if best else UNKNOWN,
         "seeds": len(record.scores),
         "seconds": record.seconds,
         "peak_bytes": record.peak_bytes,
+        "confirmed_objective": objective(EpochScore(mean("auc_validation"), mean("logloss_validation"))),
         "confirmed_validation_auc": mean("auc_validation"),
         "confirmed_test_auc": mean("auc"),
         "confirmed_test_logloss": mean("logloss"),
@@ -75,15 +82,19 @@ def leaderboard(results: pd.DataFrame, rows: int = 10) -> Table:
         title="Best candidates",
         caption="AUC, LogLoss: validation, before the subsequent block; confirmed: validation AUC after it",
     )
-    for row in results[results["auc"].notna()].head(rows).to_dict("records") if len(results) else []:
+    for row in results[results["objective"].notna()].head(rows).to_dict("records") if len(results) else []:
         confirmed = [row[f"confirmed_{key}"] for key in ("validation_auc", "test_auc", "test_logloss")]
         shown.add_row(
-            *(str(row["number"]), row["model"], f"{row['auc']:.4f}", f"{row['logloss']:.4f}"),
+            *(str(row["number"]), row["model"], _score(row["auc"]), _score(row["logloss"])),
             *(str(row["epochs"]), f"{row['seconds']:.0f}"),
-            *("" if pd.isna(score) else f"{score:.4f}" for score in confirmed),
+            *(_score(score) for score in confirmed),
             candidate_text(json.loads(row["candidate"])),
         )
     return shown
+
+
+def _score(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.4f}"
 
 
 def candidate_text(candidate: dict[str, Any]) -> str:

@@ -94,7 +94,7 @@ def _scratch() -> Iterator[str]:
 def _tuner_arguments(sweep: Sweep, folder: Folder) -> dict[str, Any]:
     """Tuner's `param_space` and `tune_config`."""
     config: dict[str, Any] = {
-        "metric": "auc",
+        "metric": "objective",
         "mode": "max",
         "scheduler": _scheduler(sweep.scheduler),
         "max_concurrent_trials": sweep.max_concurrent,
@@ -135,7 +135,7 @@ def _optuna(sweep: Sweep, folder: Folder) -> Any:
         recorded.append(record.drawn)
     return OptunaSearch(
         OptunaSpace(sweep.spaces, _tune_config),
-        metric="auc",
+        metric="objective",
         mode="max",
         points_to_evaluate=recorded,
         # With the recorded points replayed it would otherwise repeat its draws.
