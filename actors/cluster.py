@@ -1,20 +1,15 @@
-"""Connect to Ray and decide what each actor takes, so that nothing waits for a resource that never comes."""
+"""Decide what each actor of a run takes, so that nothing waits for a resource that never comes."""
 
-import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import ray
 from pydantic import Field
 
-from diet_ray.errors import DietError, ResourceError
+from diet_ray.errors import ResourceError
 from diet_ray.strict import Strict
 
 FIXED_ACTORS = 2  # reference model and distiller
@@ -49,37 +44,6 @@ class Plan(NamedTuple):
     def summary(self) -> str:
         claim = f"{self.num_cpus:g} CPU and {self.num_gpus:g} GPU claimed, {self.threads} threads each"
         return f"1 reference model, {self.scorers} scorer(s), 1 distiller; {claim}"
-
-
-def connect() -> dict[str, float]:
-    """Join the cluster of RAY_ADDRESS or of `ray start` here, else start Ray; return what there is."""
-    if not ray.is_initialized():
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        # Only "auto" takes the token that `ray start` left: Ray finds none for an address spelled out.
-        # A dashboard of one's own costs seconds and memory; a cluster has its own.
-        ray.init(
-            address=os.environ.get("RAY_ADDRESS") or ("auto" if cluster_started() else "local"),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
-    return ray.cluster_resources()
-
-
-@contextmanager
-def own_errors() -> Iterator[None]:
-    """Let the input's own errors out of Ray as they were raised, and ResourceError for a lost actor."""
-    try:
-        yield
-    except ray.exceptions.RayActorError as lost:
-        raise ResourceError(
-            "an actor was lost and did not come back. Everything committed stands, and the same command goes "
-            f"on: {lost}"
-        ) from lost
-    except ray.exceptions.RayTaskError as failed:
-        if isinstance(failed.cause, DietError):
-            raise failed.cause from None
-        raise
 
 
 class CapacityWatch:
@@ -149,22 +113,6 @@ def as_finished(running: Mapping[Any, Key]) -> Iterator[tuple[Key, Any]]:
 def gpu_share(cluster: Mapping[str, float]) -> float:
     """What a small task takes of a GPU; 0 where there is none."""
     return 1 / TASKS_PER_GPU if cluster.get("GPU") else 0.0
-
-
-def cluster_started() -> bool:
-    """Whether a cluster of `ray start` on this machine answers.
-
-    Ray leaves the address behind when a head dies, and would wait minutes for it.
-    """
-    left = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
-    if not left.is_file():
-        return False
-    host, _, port = left.read_text().strip().rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=3):
-            return True
-    except (OSError, ValueError):
-        return False
 
 
 def plan(resources: dict[str, float], wanted: ResourceConfig) -> Plan:

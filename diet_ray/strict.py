@@ -1,8 +1,11 @@
-"""Base class of every configuration a user writes."""
+"""Base class of every configuration a user writes, and how its YAML files are read."""
 
 import math
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from diet_ray.errors import ConfigError
@@ -37,3 +40,18 @@ def config_error(error: ValidationError, what: str) -> ConfigError:
         given = f" (got {problem['input']!r})" if key and problem["type"] != "missing" else ""
         lines.append(f"  {key or what}: {problem['msg'].removeprefix('Value error, ')}{given}")
     return ConfigError(f"{what} is not valid:\n" + "\n".join(lines))
+
+
+def read_yaml(file: Path | Traversable, what: str) -> Any:
+    """The content of a YAML file; ConfigError names `what` and the line where it is not UTF-8 or not YAML."""
+    content = file.read_bytes()
+    try:
+        return yaml.safe_load(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as wrong:
+        line = content[: wrong.start].count(b"\n") + 1
+        raise ConfigError(f"{what}, line {line}: not UTF-8; save the file in that encoding") from wrong
+    except yaml.MarkedYAMLError as broken:
+        where = f"{what}, line {broken.problem_mark.line + 1}" if broken.problem_mark else what
+        raise ConfigError(f"{where}: not YAML: {broken.problem}") from broken
+    except (yaml.YAMLError, ValueError, RecursionError) as broken:  # a date that is none is a ValueError
+        raise ConfigError(f"{what} is not YAML: {broken}") from broken

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import tyro
 
-from actors.cluster import ResourceConfig, connect, plan
+from actors.cluster import ResourceConfig, plan
+from actors.connection import connect
 from diet_ray import layout
 from diet_ray.config import RunConfig
 from diet_ray.log.dataset import Block, PreparedLog

@@ -15,7 +15,7 @@ import yaml
 from diet_ray.evaluation.agreement import FEWEST
 from diet_ray.evaluation.cell import METHODS, REDUCED
 from diet_ray.runs.run import Run
-from diet_ray.storage import Folder
+from diet_ray.storage import Folder, file_at
 from pipelines.evaluate import with_spread
 from pipelines.inspection import reference_text
 from pipelines.reporting import charts
@@ -39,17 +39,14 @@ class Report:
     run: tyro.conf.Positional[str]
     """Directory of a run; what was evaluated, studied and searched in it is shown."""
     out: str | None = None
-    """The file to write; RUN/report.html where it is left out."""
+    """File to write, or a folder to write report.html into; default: RUN/report.html."""
 
     def __call__(self) -> None:
         run = Run.read(self.run)
         content = report(run).encode()
-        if self.out:
-            place, _, name = self.out.rpartition("/")
-            Folder.at(place or ".").write(name, content)
-        else:
-            run.folder.write("report.html", content)
-        console.print(f"{self.out or run.folder / 'report.html'}: {len(content) / 1e6:.1f} MB")
+        folder, name = file_at(self.out, "report.html") if self.out else (run.folder, "report.html")
+        folder.write(name, content)
+        console.print(f"{folder / name}: {len(content) / 1e6:.1f} MB", soft_wrap=True)
 
 
 def report(run: Run) -> str:

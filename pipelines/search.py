@@ -15,7 +15,8 @@ import tyro
 from rich.console import Console
 
 from actors.cells import evaluate_cell, trial_arrays
-from actors.cluster import as_finished, connect, gpu_share, own_errors
+from actors.cluster import as_finished, gpu_share
+from actors.connection import connect, user_errors
 from actors.trials import SearchSetting
 from diet_ray import layout
 from diet_ray.config import FitConfig, upgrade_fit
@@ -146,7 +147,7 @@ def _sweep(
         f"{options.samples} candidates of space {options.space}, {concurrent} at a time, "
         f"{options.threads} CPU and {gpus:g} GPU each"
     )
-    with own_errors():
+    with user_errors():
         rows = trial_arrays.remote(*evaluated.task_arguments(), options.fit)
         ray.get(rows)  # what is wrong with the memory is reported before the sweep starts
     sweep = Sweep(

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import tyro
+from rich.markup import escape
 
-from actors.cluster import connect, plan
+from actors.cluster import plan
+from actors.connection import connect
 from actors.kafka import SCHEME, KafkaArrivals, KafkaConfig
 from diet_ray import layout
+from diet_ray.errors import ConfigError
 from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.log.stream.arrivals import Arrivals, DirectoryArrivals
 from diet_ray.log.stream.intake import Intake
@@ -21,7 +24,7 @@ from diet_ray.log.stream.log import StreamConfig, StreamLog
 from diet_ray.runs.history import log_identity
 from diet_ray.runs.lease import Lease
 from diet_ray.runs.run import Run
-from diet_ray.storage import Folder, absolute
+from diet_ray.storage import Folder, absolute, is_below
 from pipelines.runtime.command import option, run_command
 from pipelines.runtime.driver import Driver
 from pipelines.runtime.health import Health
@@ -104,6 +107,7 @@ def stream(options: Stream) -> Run:
         RunError: where another process writes the run, or it was created with a different config.
     """
     url = absolute(options.run)
+    check_source(options.source, url)
     schema, config = load_schema(options.dataset), options.settings.run_config()
     folder = Folder.at(url)
     with Lease(folder) as lease:
@@ -131,12 +135,43 @@ def stream(options: Stream) -> Run:
         )
         with bars() as shown:
             driver.run_stages(shown)
+        say_what_waits(intake, options.stream)
     return run
 
 
 def intake_states(run: Run) -> list[dict[str, Any]]:
     """State of the intake after every committed stage."""
     return [record.metrics.stream.intake for record in run.records if record.metrics.stream]
+
+
+def check_source(source: str, run: str) -> None:
+    """Refuse a SOURCE that is a file or contains the run; say so where a folder is not there yet."""
+    if source.startswith(SCHEME):
+        return
+    folder = Folder.at(absolute(source))
+    folder.fs.invalidate_cache()
+    if folder.fs.isfile(folder.root):
+        raise ConfigError(
+            f"--source {source} is a file: a stream reads a folder into which files are published, or a "
+            "topic (kafka://...); name the folder, or use `diet-ray prepare` and `distill` for a single file"
+        )
+    if is_below(run, source):
+        raise ConfigError(
+            f"--run {run} lies below --source {source}: the run's own files would be read as new rows of the "
+            "log; choose a run directory elsewhere"
+        )
+    if not folder.fs.exists(folder.root):
+        console.print(f"[yellow]there is no folder {escape(source)}; waiting for it to appear")
+
+
+def say_what_waits(intake: Intake, config: StreamConfig) -> None:
+    """Rows that were read and are too few for a block, and the settings that close smaller blocks."""
+    if intake.rows:
+        console.print(
+            f"{intake.rows:,} rows wait for a block: they are read again by the next `diet-ray stream` with "
+            f"this run; a block closes at {config.block_rows:,} rows (--stream.block-rows), or once idle at "
+            f"{min(config.min_rows, config.block_rows):,} rows (--stream.min-rows)"
+        )
 
 
 def pinned(config: StreamConfig, url: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import ray
 import tyro
 
 from actors.cells import train_candidate
-from actors.cluster import connect, own_errors
+from actors.connection import connect, user_errors
 from diet_ray.config import FitConfig
 from diet_ray.errors import RunError
 from diet_ray.evaluation.export import CARD, read_model
@@ -52,7 +52,7 @@ class Train:
             raise RunError(f"{self.out} already holds a model; choose another directory")
         cluster = connect()
         task = train_candidate.options(num_gpus=1 if cluster.get("GPU") else 0)
-        with bars() as shown, shown.bar(f"training {candidate.name}", 1, "models") as bar, own_errors():
+        with bars() as shown, shown.bar(f"training {candidate.name}", 1, "models") as bar, user_errors():
             ray.get(task.remote(*evaluated.task_arguments(), candidate, self.seed, self.fit, out))
             bar.advance(1)
         _, card = read_model(Folder.at(out))

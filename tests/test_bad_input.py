@@ -71,23 +71,6 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
         prepare(SHOP, str(tmp_path / "nowhere"), str(tmp_path / "out"))
 
 
-def test_a_field_that_is_a_number_in_one_file_and_text_in_another_is_named(tmp_path: Path) -> None:
-    write_source(tmp_path / "source", shop_rows()[::2], "a.parquet")
-    source = write_source(tmp_path / "source", shop_rows()[1::2].astype({"item_id": str}), "b.parquet")
-    with pytest.raises(DataError, match="field item_id has another type in some files"):
-        prepare(SHOP, source, str(tmp_path / "out"))
-
-
-def test_a_field_of_two_types_in_a_block_that_adds_no_ids_is_named(tmp_path: Path) -> None:
-    rows = shop_rows()
-    second = (rows["ts"] >= "2017-09-01") & (rows.index % 2 == 0)
-    write_source(tmp_path / "source", rows[~second], "a.parquet")
-    source = write_source(tmp_path / "source", rows[second].astype({"item_id": str}), "b.parquet")
-    with pytest.raises(DataError, match="field item_id has another type in some files: int64 and string"):
-        prepare(SHOP, source, str(tmp_path / "out"))
-    assert not (tmp_path / "out/prepared.json").exists()
-
-
 @pytest.mark.parametrize("name", ["log.csv", "log.parquet"])
 def test_quarantine_keeps_the_good_rows_and_sets_the_bad_ones_aside(tmp_path: Path, name: str) -> None:
     rows, out = shop_rows(), tmp_path / "out"
@@ -102,7 +85,7 @@ def test_quarantine_keeps_the_good_rows_and_sets_the_bad_ones_aside(tmp_path: Pa
     assert aside["reason"].tolist() == ["ts is missing or not a time", "clicked is not 0 or 1"]
     assert all(path.endswith(f"/source/{name}") for path in aside["file"])
     assert aside["user_id"].tolist() == rows["user_id"][[5, 9]].tolist()
-    assert aside["clicked"].tolist() == [rows["clicked"][5], 7]
+    assert aside["clicked"].astype(int).tolist() == [rows["clicked"][5], 7]
 
 
 def test_quarantine_cannot_fill_a_block(tmp_path: Path) -> None:

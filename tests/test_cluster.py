@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from actors.cluster import CapacityWatch, Plan, ResourceConfig, cluster_started, own_errors, plan
+from actors.cluster import CapacityWatch, Plan, ResourceConfig, plan
+from actors.connection import cluster_started, user_errors
 from diet_ray.errors import ResourceError
 
 
@@ -99,5 +100,5 @@ def test_a_cluster_that_grows_again_in_time_is_waited_for(monkeypatch: pytest.Mo
 
 
 def test_a_lost_actor_is_told_with_what_to_do() -> None:
-    with pytest.raises(ResourceError, match=r"the same command goes on: .* it is gone"), own_errors():
+    with pytest.raises(ResourceError, match=r"the same command goes on: .* it is gone"), user_errors():
         raise ray.exceptions.ActorUnavailableError("it is gone", None)

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 
 from diet_ray.errors import DataError
-from diet_ray.log import source as source_module
+from diet_ray.log.files import source_files
+from diet_ray.log.formats import columnar, delimited
 from diet_ray.log.schema import LogSchema
-from diet_ray.log.source import chunks, source_files
+from diet_ray.log.source import chunks
 from tests.shop_log import shop_rows, shop_schema
 
 ALL = ("*.parquet", "*.csv", "*.csv.gz", "*.tsv")
@@ -79,8 +80,8 @@ def test_a_file_read_in_small_pieces_is_the_same_file(
     paths = [csv(tmp_path / "log.csv", rows), tmp_path / "log.parquet"]
     rows.to_parquet(paths[1])
     whole = [read(path, schema) for path in paths]
-    monkeypatch.setattr(source_module, "CSV_BLOCK_BYTES", 1000)
-    monkeypatch.setattr(source_module, "BATCH_ROWS", 17)
+    monkeypatch.setattr(delimited, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(columnar, "BATCH_ROWS", 17)
     for path, wanted in zip(paths, whole, strict=True):
         pieces = list(chunks(str(path), schema, str(tmp_path)))
         assert len(pieces) > 3
@@ -120,11 +121,6 @@ def scrambled(content: bytes) -> bytes:
     return content[:middle] + bytes(b ^ 0xFF for b in content[middle : middle + 40]) + content[middle + 40 :]
 
 
-def shortened_line(content: bytes) -> bytes:
-    lines = content.split(b"\n")
-    return b"\n".join([*lines[:9], b"2017-01-05,u1", *lines[9:]])
-
-
 @pytest.mark.parametrize(
     ("name", "damage", "says"),
     [
@@ -133,9 +129,8 @@ def shortened_line(content: bytes) -> bytes:
         ("log.csv.gz", cut, "ended before the end-of-stream"),
         ("log.csv.gz", scrambled, "decompress|CRC|Expected"),
         ("log.csv.gz", lambda content: b"plain text", "[Nn]ot a gzipped file"),
-        ("log.csv", lambda content: b"", "Empty CSV file"),
-        ("log.csv", shortened_line, "Row #10: Expected 7 columns, got 2"),
-        ("log.csv", lambda content: content.replace(b"acme", b"\xff\xfe", 1), "UTF8"),
+        ("log.csv", lambda content: b"", "it has no header"),
+        ("log.csv", lambda content: content.decode().encode("utf-16"), "save it as UTF-8"),
     ],
 )
 def test_a_damaged_file_is_named_with_what_is_wrong(
@@ -144,7 +139,7 @@ def test_a_damaged_file_is_named_with_what_is_wrong(
     path, rows = tmp_path / name, shop_rows()
     rows.to_parquet(path) if name.endswith("parquet") else csv(path, rows)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError, match=rf"(?s){name} cannot be read after row 0: .*({says})"):
+    with pytest.raises(DataError, match=rf"(?s){name} (cannot be read|is).*({says})"):
         read(path, shop_schema())
 
 
@@ -185,8 +180,8 @@ def test_a_corrected_side_table_is_read_again(tmp_path: Path) -> None:
     ("content", "says"),
     [
         (b"uid,age\n1,2\n", r"users\.csv has no column user_id to join by"),
-        (b"user_id,age\n1,2,3\n", r"users\.csv cannot be read: .*Expected 2 columns, got 3"),
-        (b"", r"users\.csv cannot be read: Empty CSV"),
+        (b"user_id,age\n1,2,3\n", r"users\.csv, row 1: it has 3 columns instead of 2"),
+        (b"", r"users\.csv is empty"),
         (None, r"matches users\.csv\*"),
     ],
 )

@@ -7,9 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diet_ray.errors import DataError
 from diet_ray.log.dataset import Block, Part
-from diet_ray.log.schema import HashedConfig, LogSchema
+from diet_ray.log.schema import LogSchema
 from diet_ray.log.vocabulary import Encoder
 from diet_ray.seeding import numpy_generator
 from diet_ray.storage import FileStamp, Folder
@@ -34,7 +33,7 @@ def write_part(
     part: int,
     encoder: Callable[[str], Encoder],
 ) -> EncodedPart:
-    """Encode rows (log.normalise) into the file of one part; `encoder` is asked by field."""
+    """Encode rows (log.normalise) into the file of one part; `encoder` gives that of a field."""
     # Rows of the same time come in random order: logs are often written user by user.
     tie_N = numpy_generator(0, "ties", block, part).permutation(rows.num_rows)
     rows = rows.take(pa.array(np.lexsort((tie_N, rows["ts"].to_numpy()))))
@@ -42,23 +41,11 @@ def write_part(
     columns |= {field: encoder(field).encode(rows[field]) for field in schema.field_names}
     columns |= {task: rows[task] for task in schema.task_names}
     group_N = sum(rows[task].to_numpy().astype(np.int64) << t for t, task in enumerate(schema.task_names))
-    found, count = np.unique(group_N, return_counts=True)
+    label_group, count = np.unique(group_N, return_counts=True)
     stamp = folder.write_parquet(f"blocks/{block}/part-{part:05d}.parquet", pa.table(columns))
     span = pc.min_max(rows["ts"]).as_py()
-    groups = dict(zip(found.tolist(), count.tolist(), strict=True))
+    groups = dict(zip(label_group.tolist(), count.tolist(), strict=True))
     return EncodedPart(block, stamp, rows.num_rows, span["min"], span["max"], groups)
-
-
-def one_table(tables: list[pa.Table], schema: LogSchema) -> pa.Table:
-    """The rows of all tables; DataError where ids that are not hashed are text here and numbers there."""
-    for field in schema.field_names:
-        types = sorted({str(table[field].type) for table in tables})
-        if len(types) > 1 and not isinstance(schema.encoder, HashedConfig):
-            raise DataError(f"field {field} has another type in some files: {' and '.join(types)}")
-        if len(types) > 1:
-            place = tables[0].column_names.index(field)
-            tables = [table.set_column(place, field, table[field].cast(pa.string())) for table in tables]
-    return pa.concat_tables(tables)
 
 
 def block_of(name: str, parts: list[EncodedPart], table_rows: tuple[int, ...]) -> Block:

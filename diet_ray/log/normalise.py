@@ -1,23 +1,55 @@
-"""A raw chunk to what every log looks like here: ts in ms, one id column per field, labels 0 or 1."""
+"""A raw chunk to what every log looks like here: ts in ms, one id column per field, labels 0 or 1.
 
-from typing import NamedTuple
+Shape suffixes: N rows.
+"""
+
+from collections import Counter
+from decimal import Decimal
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from diet_ray.errors import DataError
-from diet_ray.log.schema import Condition, FieldConfig, LogSchema, TimeConfig
+from diet_ray.log.declaration import FieldConfig
+from diet_ray.log.schema import LogSchema
 from diet_ray.log.source import Chunk
+from diet_ray.log.values.columns import plain
+from diet_ray.log.values.conditions import label, verdict
+from diet_ray.log.values.ids import Ids, ids_of, number_text, without_missing
+from diet_ray.log.values.numbers import decimal_of, mask
+from diet_ray.log.values.times import times_of
 
 EVENT = "event id"  # a column that no field or task is called
+
+# What is counted without setting a row aside.
+HEADERS = "repeated header lines left out"
+REPEATED = "times in an hour that comes twice, taken as the first"
+SKIPPED = "times that the clock skips, moved to the end of the gap"
 
 
 class Normalised(NamedTuple):
     rows: pa.Table
     row: pa.Array  # number of each of `rows` in its file, from 1
     rejected: pa.Table  # as they came, with file, row (from 1) and reason
+    notes: Counter[str]  # HEADERS, REPEATED, SKIPPED -> how many
+
+
+class Faults:
+    """The first reason, row by row, why a row cannot be taken."""
+
+    def __init__(self, rows: int) -> None:
+        self.reason_N: NDArray[Any] = np.full(rows, None, dtype=object)
+
+    def add(self, bad_N: NDArray[np.bool_], reason: str) -> None:
+        if bad_N.any():
+            self.reason_N[bad_N & np.equal(self.reason_N, None)] = reason
+
+    def none(self) -> NDArray[np.bool_]:
+        """Which rows have no fault; [N]."""
+        return np.equal(self.reason_N, None).astype(bool)
 
 
 def normalise(chunk: Chunk, schema: LogSchema) -> Normalised:
@@ -25,135 +57,124 @@ def normalise(chunk: Chunk, schema: LogSchema) -> Normalised:
 
     Raises DataError naming file, row and column of the first malformed row where `schema.malformed` is error.
     """
-    table = pa.table({name: _nan_is_missing(chunk.table[name]) for name in chunk.table.column_names})
-    row = chunk.row
+    raw = {name: plain(chunk.table[name]) for name in chunk.table.column_names}
+    table = pa.table({name: without_missing(column, schema.missing) for name, column in raw.items()})
+    faults = Faults(table.num_rows)
+    kept = pa.array(_filtered(table, schema, faults, chunk.path))
+    table, came, row = table.filter(kept), pa.table(raw).filter(kept), chunk.row.filter(kept)
+    faults.reason_N = faults.reason_N[mask(kept)]
+    columns, notes = _columns(table, schema, faults, chunk.path)
+    notes[HEADERS] = chunk.headers
+    rejected = _rejected(chunk, came, row, faults)
+    if schema.malformed == "error" and rejected.num_rows:
+        raise DataError(_first_fault(rejected, chunk.path))
+    good = pa.array(faults.none())
+    return Normalised(pa.table(columns).filter(good), row.filter(good), rejected, +notes)
+
+
+def _filtered(table: pa.Table, schema: LogSchema, faults: Faults, path: str) -> NDArray[np.bool_]:
+    """Which rows the filters keep: those that pass all of them, and those that cannot be compared."""
+    kept_N = np.ones(table.num_rows, bool)
     for test in schema.where:
-        passes = _passes(table[test.column], test, f"{chunk.path}, column {test.column}")
-        table, row = table.filter(passes), row.filter(passes)
-    reason = np.full(table.num_rows, None, dtype=object)
-    ts = _milliseconds(table[schema.time.column], schema.time, chunk.path)
-    reason[pc.is_null(ts).to_numpy(zero_copy_only=False)] = f"{schema.time.column} is missing or not a time"
-    columns = {"ts": ts}
-    for field in schema.fields:
         try:
-            columns[field.name] = _field(table[field.source], ts, field, schema.time.zone)
+            found = verdict(_array(table, test.column), test)
         except pa.ArrowException as wrong:
-            raise DataError(f"{chunk.path}, column {field.source} cannot be a field: {wrong}") from wrong
-    for task in schema.tasks:
-        value, fault = table[task.source], "not 0 or 1"
-        if task.condition is not None:
-            value = value if task.at_least is None else _numbers(value)
-            value = _passes(value, task.condition, f"{chunk.path}, column {task.source}")
-            fault = "missing" if task.at_least is None else "missing or not a number"
-        columns[task.name], bad_N = _label(value)
-        reason[bad_N & (reason == None)] = f"{task.source} is {fault}"  # noqa: E711
-    if schema.event_id:
-        columns[EVENT] = table[schema.event_id].cast(pa.string())
-    good_N = pd.isna(reason)
-    if schema.malformed == "error" and not good_N.all():
-        first = int(np.flatnonzero(~good_N)[0])
-        raise DataError(
-            f"{chunk.path}, row {row[first]}: {reason[first]}: "
-            f"{ {k: v for k, v in table.slice(first, 1).to_pylist()[0].items() if k in reason[first]} }; "
-            "set malformed: quarantine in the schema to set such rows aside"
-        )
-    added = {
-        "file": pa.array([chunk.path] * table.num_rows),
-        "row": row,
-        "reason": pa.array(reason, pa.string()),
-    }
-    came = {f"{name} of the log" if name in added else name: table[name] for name in table.column_names}
-    rejected = pa.table({**came, **added}).filter(pa.array(~good_N))
-    good = pa.array(good_N)
-    return Normalised(pa.table(columns).filter(good), row.filter(good), rejected)
+            raise _cannot(path, test.column, "be compared", wrong) from wrong
+        kept_N &= found.passes_N | found.bad_N
+        faults.add(found.bad_N, f"{test.column} is not {found.fault}")
+    return kept_N
 
 
-def _nan_is_missing(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if not pa.types.is_floating(column.type):
-        return column
-    return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-
-
-def _milliseconds(column: pa.ChunkedArray, time: TimeConfig, path: str) -> pa.Array:
-    """Time as int64 ms since 1970 UTC; null where it cannot be read."""
-    if time.unit in ("s", "ms", "us"):
-        value = pd.to_numeric(column.to_pandas(), errors="coerce").to_numpy(np.float64)
-        # A time just before a block's end stays there; seconds are too coarse in float64 to be cut.
-        ms_N = (
-            np.floor(value / 1000)
-            if time.unit == "us"
-            else np.round(value * {"s": 1000.0, "ms": 1.0}[time.unit])
-        )
-        # NaN, infinite, or beyond the year 9999.
-        bad_N = ~(np.abs(ms_N) < 2.5e14)
-        return pa.array(np.where(bad_N, 0, ms_N).astype(np.int64), mask=bad_N)
-    if time.unit == "mmdd":
-        text = column.cast(pa.string()).to_pandas().str.zfill(4)
-        stamps = pd.to_datetime(str(time.year) + text, format="%Y%m%d", errors="coerce")
-    elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        raise DataError(f"{path}, column {time.column} holds numbers: set time.unit to s, ms, us or mmdd")
-    else:
+def _columns(
+    table: pa.Table, schema: LogSchema, faults: Faults, path: str
+) -> tuple[dict[str, pa.Array], Counter[str]]:
+    times = times_of(_array(table, schema.time.column), schema.time, path)
+    faults.add(times.bad_N, f"{schema.time.column} is missing or not a time")
+    columns: dict[str, Any] = {"ts": pa.array(times.ms_N)}
+    for field in schema.fields:
+        if field.part:
+            columns[field.name] = _part_of_time(columns["ts"], field.part, schema.time.zone)
+            continue
         try:
-            stamps = _stamps(column)
-        except (TypeError, ValueError) as wrong:
-            raise DataError(f"{path}, column {time.column}: {wrong}") from wrong
-    series = pd.Series(pd.DatetimeIndex(stamps))
-    if series.dt.tz is None:
-        series = series.dt.tz_localize(time.zone, ambiguous="NaT", nonexistent="shift_forward")
-    ms = series.dt.tz_convert("UTC").dt.as_unit("ms")
-    return pa.array(ms.astype("int64").to_numpy(), mask=ms.isna().to_numpy())
+            ids = _ids(_array(table, field.source), field)
+        except pa.ArrowException as wrong:
+            raise _cannot(path, field.source, "be a field", wrong) from wrong
+        faults.add(ids.bad_N, ids.reason)
+        columns[field.name] = ids.values
+    for task in schema.tasks:
+        try:
+            columns[task.name], bad_N, reason = label(_array(table, task.source), task)
+        except pa.ArrowException as wrong:
+            raise _cannot(path, task.source, "be compared", wrong) from wrong
+        faults.add(bad_N, reason)
+    if schema.event_id:
+        events = ids_of(_array(table, schema.event_id), schema.event_id)
+        faults.add(events.bad_N, events.reason)
+        columns[EVENT] = events.values
+    notes = Counter({REPEATED: int(times.repeated_N.sum()), SKIPPED: int(times.skipped_N.sum())})
+    return columns, notes
 
 
-def _stamps(column: pa.ChunkedArray) -> pd.Series:
-    """Each value by itself where it is ISO 8601, else in the form of the first one."""
-    values = column.to_pandas()
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return pd.to_datetime(values, errors="coerce")
-    try:
-        stamps = pd.to_datetime(values, errors="coerce", format="ISO8601")
-    except ValueError:  # not all have the same offset from UTC
-        stamps = pd.to_datetime(values, errors="coerce", format="ISO8601", utc=True)
-    return pd.to_datetime(values, errors="coerce") if stamps.isna().all() else stamps
+def _array(table: pa.Table, name: str) -> pa.Array:
+    return plain(table[name])
 
 
-def _field(column: pa.ChunkedArray, ts: pa.Array, field: FieldConfig, zone: str) -> pa.Array:
-    if field.part:
-        local = pd.DatetimeIndex(pd.to_datetime(ts.to_pandas(), unit="ms", utc=True)).tz_convert(zone)
-        value = local.hour if field.part == "hour" else local.dayofweek
-        return pa.array(value.to_numpy(), pa.int64(), from_pandas=True)
-    ids = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if field.at_most is not None:
-        ids = pc.min_element_wise(ids, field.at_most, skip_nulls=False)
-    if pa.types.is_dictionary(ids.type):
-        ids = ids.cast(ids.type.value_type)
-    # uint64 holds more than int64 does.
-    return ids.cast(pa.int64() if pa.types.is_integer(ids.type) and ids.type != pa.uint64() else pa.string())
+def _cannot(path: str, column: str, what: str, wrong: Exception) -> DataError:
+    return DataError(f"{path}, column {column} cannot {what}: {wrong}")
 
 
-def _passes(column: pa.ChunkedArray, test: Condition, where: str) -> pa.Array:
-    """Boolean, null where the value is missing."""
-    try:
-        if test.equals is not None:
-            wanted = pa.scalar(test.equals)
-            return pc.equal(
-                column, wanted.cast(column.type) if not pa.types.is_string(column.type) else str(test.equals)
-            )
-        if test.at_least is not None:
-            return pc.greater_equal(column, test.at_least)
-        return pc.less_equal(column, test.at_most)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as wrong:
-        raise DataError(f"{where} holds {column.type}, which cannot be compared: {wrong}") from wrong
+def _part_of_time(ts: pa.Array, part: str, zone: str) -> pa.Array:
+    """The hour, or the weekday from Monday (0), on the clock of a zone."""
+    local = ts.cast(pa.timestamp("ms", "UTC")).cast(pa.timestamp("ms", zone))
+    return (pc.hour(local) if part == "hour" else pc.day_of_week(local)).cast(pa.string())
 
 
-def _numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column; as numbers where it is text, which one bad value makes of a whole CSV column."""
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return column
-    value_N = pd.to_numeric(column.to_pandas(), errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    return pa.chunked_array([pa.array(value_N, from_pandas=True)])
+def _ids(array: pa.Array, field: FieldConfig) -> Ids:
+    ids = ids_of(array, field.source)
+    return ids if field.at_most is None else _capped(ids, field)
 
 
-def _label(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
-    value = pd.to_numeric(column.to_pandas(), errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    bad_N = ~((value == 0) | (value == 1))
-    return pa.array(np.where(bad_N, 0, value).astype(np.uint8)), bad_N
+def _capped(ids: Ids, field: FieldConfig) -> Ids:
+    """Larger numbers as the cap."""
+    cap = field.at_most
+    assert cap is not None
+    coded = ids.values.dictionary_encode()
+    numbers = [decimal_of(text) for text in coded.dictionary.to_pylist()]
+    texts = [None if x is None else number_text(min(x, Decimal(cap))) for x in numbers]
+    values = pa.array(texts, pa.string()).take(coded.indices)
+    bad_N = ids.bad_N | mask(pc.and_(pc.is_null(values), pc.is_valid(ids.values)))
+    return Ids(values, bad_N, f"{field.source} is not a number")
+
+
+def _rejected(chunk: Chunk, came: pa.Table, row: pa.Array, faults: Faults) -> pa.Table:
+    """Rows with a fault and rows that could not be read, in their order."""
+    bad = pa.array(~faults.none())
+    names = ("file", "row", "reason", "line")
+    kept = {f"{name} of the log" if name in names else name: came[name] for name in came.column_names}
+    added = {
+        "file": pa.array([chunk.path] * len(row), pa.string()),
+        "row": row,
+        "reason": pa.array(faults.reason_N, pa.string()),
+    }
+    faulty = pa.table(kept | added).filter(bad)
+    if not chunk.unread:
+        return faulty
+    rows, lines, reasons = zip(*chunk.unread, strict=True)
+    unread = pa.table(
+        {
+            "file": pa.array([chunk.path] * len(rows), pa.string()),
+            "row": pa.array(rows, pa.int64()),
+            "reason": pa.array(reasons, pa.string()),
+            "line": pa.array(lines, pa.string()),
+        }
+    )
+    return pa.concat_tables([faulty, unread], promote_options="default").sort_by("row")
+
+
+def _first_fault(rejected: pa.Table, path: str) -> str:
+    first = rejected.slice(0, 1).to_pylist()[0]
+    reason = first["reason"]
+    cells = {name: value for name, value in first.items() if reason.startswith(f"{name} ")}
+    shown = f": {cells}" if cells else f": {first['line']!r}" if first.get("line") else ""
+    advice = "set malformed: quarantine in the schema to set such rows aside"
+    return f"{path}, row {first['row']}: {reason}{shown}; {advice}"

@@ -6,7 +6,8 @@ import pandas as pd
 import ray
 
 from actors.cells import choose_rehearsal_weight, evaluate_cell
-from actors.cluster import as_finished, connect, gpu_share, own_errors
+from actors.cluster import as_finished, gpu_share
+from actors.connection import connect, user_errors
 from diet_ray import layout
 from diet_ray.config import CandidateConfig, FitConfig, RunConfig, upgrade_fit
 from diet_ray.errors import RunError
@@ -121,7 +122,7 @@ def _run_missing(
     }
     with bars() as shown, shown.bar("cells", len(missing), "cells") as bar:
         for cell, done in as_finished(running):
-            with own_errors():
+            with user_errors():
                 result = ray.get(done)
             evaluated.folder.write_json(cell.path, {**cell._asdict(), **result.flat()})
             bar.advance(1)
@@ -138,7 +139,7 @@ def _choose_weights(methods: list[Method], evaluated: EvaluatedRun, fit: FitConf
     running = {task.remote(*arguments, method, fit): method for method in rehearsed}
     with bars() as shown, shown.bar("rehearsal weights", len(running), "methods") as bar:
         for method, done in as_finished(running):
-            with own_errors():
+            with user_errors():
                 weight = ray.get(done)
             bar.advance(1)
             console.print(f"{method}: rehearsal weight {weight:g} (relative to the block)")

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 import ray
 
-from actors.cluster import CapacityWatch, Plan, own_errors
+from actors.cluster import CapacityWatch, Plan
+from actors.connection import user_errors
 from actors.distiller import Distiller
 from actors.reference import ReferenceModel
 from actors.scorer import Scorer, ScorerPool
@@ -148,7 +149,7 @@ class Driver:
 
     def run_stages(self, shown: Bars) -> None:
         """Run stage after stage until the source has no more blocks."""
-        with own_errors(), self.watch, ThreadPoolExecutor(1) as ahead:
+        with user_errors(), self.watch, ThreadPoolExecutor(1) as ahead:
             training: Future[TrainedBlock | None] = ahead.submit(self._train, self.run.stage + 1, shown)
             try:
                 while trained := training.result():
@@ -192,7 +193,7 @@ class Driver:
 
 def result_of(events: Iterator[Any], advance: Callable[[int], None]) -> Any:
     """Follow the events of a streaming actor method (actors.progress) to its result."""
-    with own_errors():
+    with user_errors():
         for ref in events:
             event = ray.get(ref)
             if event.kind == "done":

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from actors.cluster import own_errors
+from actors.connection import user_errors
 from diet_ray.errors import DataError
 from diet_ray.log.dataset import Block
 from diet_ray.log.stream.log import StreamConfig
@@ -36,7 +36,7 @@ class StreamGuard:
         """
         if stage == 1:
             return None
-        with own_errors():
+        with user_errors():
             scores = _means(ray.get(reference.progressive.remote(stage)))
         if scores is None:
             return None
@@ -57,7 +57,7 @@ class StreamGuard:
         if not every or stage == 1 or stage % every:
             return None
         try:
-            with own_errors():
+            with user_errors():
                 return _means(ray.get(distiller.probe.remote(stage)))
         except DataError as diverged:
             console.print(f"[yellow]the probe of stage {stage} has no score: {diverged}")

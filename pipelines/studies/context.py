@@ -6,7 +6,8 @@ import pandas as pd
 import ray
 
 from actors.cells import trace_cell
-from actors.cluster import ResourceConfig, as_finished, connect, gpu_share, own_errors
+from actors.cluster import ResourceConfig, as_finished, gpu_share
+from actors.connection import connect, user_errors
 from diet_ray import layout
 from diet_ray.config import CandidateConfig, FitConfig, RunConfig
 from diet_ray.evaluation.cell import Method
@@ -78,7 +79,7 @@ class StudyContext:
         }
         with bars() as shown, shown.bar("trajectories", len(running), "cells") as bar:
             for path, done in as_finished(running):
-                with own_errors():
+                with user_errors():
                     folder.write_json(path, [point._asdict() for point in ray.get(done)])
                 bar.advance(1)
         points = [(cell, point) for path, cell in curves.items() for point in folder.read_json(path)]

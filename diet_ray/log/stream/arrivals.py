@@ -1,6 +1,8 @@
 """What arrives at a stream, piece by piece; the files of a growing directory."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Set
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -8,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diet_ray.errors import DataError
-from diet_ray.log.encoding import one_table
+from diet_ray.log.files import matching_files, url_of
 from diet_ray.log.normalise import normalise
 from diet_ray.log.schema import LogSchema
-from diet_ray.log.source import chunks, matching_files
+from diet_ray.log.source import chunks
 from diet_ray.storage import Folder
 
 NO_PLACES = np.zeros(0, np.int64)
@@ -29,21 +31,22 @@ class Piece(NamedTuple):
     rejected: tuple[pa.Table, ...]  # what cannot be rows, as it came, with file, row (its place) and reason
     last: bool  # nothing more comes from this origin
     unread: bool = False  # nothing of it could be read
+    notes: Mapping[str, int] = MappingProxyType({})  # of log.normalise, of the rows that were read
 
 
 class Arrivals(Protocol):
-    def read(self, after: Mapping[str, int], over: Set[str]) -> Iterator[Piece]:
-        """What lies behind the places `after`, of origins that are not `over`; read as it is asked for.
+    def read(self, after: Mapping[str, int], exhausted: Set[str]) -> Iterator[Piece]:
+        """What lies behind the places `after`, of origins that are not `exhausted`; read lazily.
 
         Raises DataError naming the origin and the place of what cannot be read, where the schema does not say
         `malformed: quarantine`.
         """
 
-    def waiting(self, after: Mapping[str, int], over: Set[str]) -> int | None:
-        """How many files or messages have arrived and were not read; None where nobody can tell now."""
+    def waiting(self, after: Mapping[str, int], exhausted: Set[str]) -> int | None:
+        """How many files or messages have arrived and were not read; None where that is unknown now."""
 
     def skip_lost(self, after: Mapping[str, int]) -> dict[str, int]:
-        """Places to go on from where what lies behind `after` is not to be had any more, by origin."""
+        """Origin -> place to go on from, where what lies behind `after` is no longer available."""
 
 
 class DirectoryArrivals:
@@ -52,22 +55,22 @@ class DirectoryArrivals:
     def __init__(self, source: str, schema: LogSchema) -> None:
         self.source, self.schema = source, schema
 
-    def read(self, after: Mapping[str, int], over: Set[str]) -> Iterator[Piece]:
-        for name in self._new_files(over):
+    def read(self, after: Mapping[str, int], exhausted: Set[str]) -> Iterator[Piece]:
+        for name in self._new_files(exhausted):
             yield self._read(name, after.get(name, 0))
 
-    def waiting(self, after: Mapping[str, int], over: Set[str]) -> int | None:
-        return len(self._new_files(over))
+    def waiting(self, after: Mapping[str, int], exhausted: Set[str]) -> int | None:
+        return len(self._new_files(exhausted))
 
     def skip_lost(self, after: Mapping[str, int]) -> dict[str, int]:
         return {}
 
-    def _new_files(self, over: Set[str]) -> list[str]:
+    def _new_files(self, exhausted: Set[str]) -> list[str]:
         raw = Folder.at(self.source)
         raw.fs.invalidate_cache()
         paths = matching_files(raw, self.schema.files.patterns)
         names = [path.removeprefix(raw.root).lstrip("/") for path in paths]
-        return [name for name in names if name not in over]
+        return [name for name in names if name not in exhausted]
 
     def _read(self, name: str, start: int) -> Piece:
         try:
@@ -79,35 +82,35 @@ class DirectoryArrivals:
             return refused(Piece(name, start, start, NO_ROWS, NO_PLACES, (), True), str(damaged))
 
     def _whole(self, name: str, start: int) -> Piece:
-        tables, numbers, rejected, stop = [], [], [], 0
         raw = Folder.at(self.source)
-        for chunk in chunks(raw.fs.unstrip_protocol(raw / name), self.schema, self.source):
-            normal = normalise(chunk, self.schema)
-            tables.append(normal.rows)
-            numbers.append(normal.row.to_numpy())
-            rejected.append(normal.rejected)
-            stop += chunk.table.num_rows
-        if not tables:
+        url = url_of(raw, raw / name)
+        read = [
+            (chunk.stop, normalise(chunk, self.schema)) for chunk in chunks(url, self.schema, self.source)
+        ]
+        if not read:
             return Piece(name, start, start, NO_ROWS, NO_PLACES, (), True)
+        normal = [each for _, each in read]
         whole = Piece(
             name,
-            start,
-            stop,
-            one_table(tables, self.schema),
-            np.concatenate(numbers),
-            tuple(rejected),
+            0,
+            read[-1][0],
+            pa.concat_tables([each.rows for each in normal]),
+            np.concatenate([each.row.to_numpy() for each in normal]),
+            tuple(each.rejected for each in normal),
             True,
+            notes=sum((each.notes for each in normal), Counter()),
         )
-        return behind(whole, start)
+        return behind(whole, start) if start else whole
 
 
 def behind(piece: Piece, start: int) -> Piece:
     """What of a piece lies behind a place of its origin."""
-    left = piece.place_N > start
+    kept_N = piece.place_N > start
     return piece._replace(
         start=start,
-        rows=piece.rows.filter(pa.array(left)),
-        place_N=piece.place_N[left],
+        rows=piece.rows.filter(pa.array(kept_N)),
+        place_N=piece.place_N[kept_N],
+        notes={},  # they go with the rows before
         rejected=tuple(table.filter(pc.greater(table["row"], start)) for table in piece.rejected),
     )
 
@@ -125,10 +128,6 @@ def up_to(piece: Piece, stop: int) -> Piece:
 
 
 def refused(piece: Piece, reason: str) -> Piece:
-    """A piece of which no row is taken: its rows, or a row that stands for it, with the reason."""
-    count = max(1, piece.rows.num_rows)
-    place_N = piece.place_N if piece.rows.num_rows else np.array([piece.start + 1])
-    rows = {name: piece.rows[name] for name in piece.rows.column_names} if piece.rows.num_rows else {}
-    told = {"file": pa.array([piece.origin] * count), "row": place_N, "reason": pa.array([reason] * count)}
-    rejected = (*piece.rejected, pa.table({**rows, **told}))
-    return piece._replace(rows=NO_ROWS, place_N=NO_PLACES, rejected=rejected, unread=True)
+    """A piece of which nothing could be read: one row stands for it, with the reason."""
+    row = {"file": [piece.origin], "row": pa.array([piece.start + 1], pa.int64()), "reason": [reason]}
+    return piece._replace(rejected=(pa.table(row),), unread=True)

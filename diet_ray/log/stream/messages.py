@@ -1,15 +1,16 @@
 """Messages of a partition of a topic as rows: a JSON object or a list of them, or an Arrow IPC stream."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from diet_ray.errors import DataError
-from diet_ray.log.encoding import one_table
+from diet_ray.log.formats.json_lines import cells, objects, table_of
 from diet_ray.log.normalise import normalise
 from diet_ray.log.schema import LogSchema
 from diet_ray.log.source import Chunk
@@ -18,22 +19,28 @@ from diet_ray.log.stream.arrivals import NO_PLACES, NO_ROWS, Piece, behind
 Coding = Literal["json", "arrow"]
 MESSAGE_ROWS = 1_000_000  # row r (from 1) of the message with offset o has the place o * MESSAGE_ROWS + r
 
-Rows = TypeVar("Rows", list[dict[str, Any]], pa.Table)
-
 
 class Message(NamedTuple):
     offset: int
     value: bytes | None
 
 
-class Decoded(NamedTuple, Generic[Rows]):
-    offset: int
-    rows: Rows
+class Decoded(NamedTuple):
+    """The rows of a message that could be read."""
+
+    rows: pa.Table
+    place_N: np.ndarray
 
 
 class Unread(NamedTuple):
-    message: Message
+    """A message, or a row of one, that could not be read."""
+
+    place: int
+    value: bytes | None
     reason: str
+
+
+Reader = Callable[[bytes, int, LogSchema, list[Unread]], Decoded]
 
 
 def message_pieces(
@@ -52,8 +59,9 @@ def message_pieces(
                 raise
             raise DataError(f"{origin}, offsets {messages[0].offset} and after: {wrong}") from wrong
         if len(messages) == 1:
-            aside = (_set_aside(origin, [Unread(messages[0], str(wrong))]),)
-            yield Piece(origin, start, _stop(messages), NO_ROWS, NO_PLACES, aside, False)
+            unread = Unread(messages[0].offset * MESSAGE_ROWS + 1, messages[0].value, str(wrong))
+            quarantined = (_quarantined(origin, [unread]),)
+            yield Piece(origin, start, _stop(messages), NO_ROWS, NO_PLACES, quarantined, False)
             return
         # One of them is the reason; the others shall not suffer for it.
         middle = len(messages) // 2
@@ -68,114 +76,85 @@ def _stop(messages: Sequence[Message]) -> int:
 
 def _piece(origin: str, start: int, messages: Sequence[Message], coding: Coding, schema: LogSchema) -> Piece:
     unread: list[Unread] = []
-    if coding == "json":
-        read = _decoded(messages, _json_rows, schema, unread)
-        chunks = [_json_chunk(origin, read, schema)] if read else []
-    else:
-        chunks = list(_arrow_chunks(origin, _decoded(messages, _arrow_rows, schema, unread)))
+    read = _read_json if coding == "json" else _read_arrow
+    decoded = [_decoded(message, read, schema, unread) for message in messages]
     if unread and schema.malformed == "error":
         raise DataError(
-            f"{origin}, offset {unread[0].message.offset} cannot be read: {unread[0].reason}; set malformed: "
-            "quarantine in the schema to set such messages aside"
+            f"{origin}, offset {unread[0].place // MESSAGE_ROWS} cannot be read: {unread[0].reason}; set "
+            "malformed: quarantine in the schema to set such messages aside"
         )
-    normal = [normalise(chunk, schema) for chunk in chunks]
-    aside = [_set_aside(origin, unread)] if unread else []
+    normal = [normalise(chunk, schema) for chunk in _chunks(origin, decoded)]
+    quarantined = [_quarantined(origin, unread)] if unread else []
     return Piece(
         origin,
         start,
         _stop(messages),
-        one_table([each.rows for each in normal], schema) if normal else NO_ROWS,
+        pa.concat_tables([each.rows for each in normal]) if normal else NO_ROWS,
         np.concatenate([each.row.to_numpy() for each in normal]) if normal else NO_PLACES,
-        (*aside, *(each.rejected for each in normal)),
+        (*quarantined, *(each.rejected for each in normal)),
         False,
+        notes=sum((each.notes for each in normal), Counter()),
     )
 
 
-def _decoded(
-    messages: Iterable[Message],
-    read: Callable[[bytes, LogSchema], Rows],
-    schema: LogSchema,
-    unread: list[Unread],
-) -> list[Decoded[Rows]]:
-    decoded = []
-    for message in messages:
-        try:
-            if message.value is None:
-                raise ValueError("it has no value")
-            rows = read(message.value, schema)
-            if len(rows) >= MESSAGE_ROWS:
-                raise ValueError(f"it has {len(rows):,} rows; at most {MESSAGE_ROWS - 1:,} are taken")
-            if len(rows):
-                decoded.append(Decoded(message.offset, rows))
-        except (ValueError, RecursionError, pa.ArrowException) as wrong:
-            unread.append(Unread(message, str(wrong)))
-    return decoded
-
-
-def _places(decoded: Iterable[Decoded[Rows]]) -> pa.Array:
-    each = [d.offset * MESSAGE_ROWS + np.arange(1, len(d.rows) + 1, dtype=np.int64) for d in decoded]
-    return pa.array(np.concatenate(each))
-
-
-def _set_aside(origin: str, unread: list[Unread]) -> pa.Table:
-    return pa.table(
-        {
-            "value": pa.array([each.message.value for each in unread], pa.binary()),
-            "file": [origin] * len(unread),
-            "row": pa.array([each.message.offset * MESSAGE_ROWS + 1 for each in unread], pa.int64()),
-            "reason": [each.reason for each in unread],
-        }
-    )
-
-
-def _json_rows(value: bytes, schema: LogSchema) -> list[dict[str, Any]]:
-    found = json.loads(value)
-    rows = found if isinstance(found, list) else [found]
-    for row in rows:
-        if not isinstance(row, dict):
-            raise ValueError("it is neither a JSON object nor a list of them")
-        for name in schema.columns():
-            if name not in row:
-                raise ValueError(f"it has no key {name}; it has {', '.join(row)}")
-            if isinstance(row[name], dict | list):
-                raise ValueError(f"{name} is not a single value")
-    return rows
-
-
-def _json_chunk(origin: str, decoded: list[Decoded[list[dict[str, Any]]]], schema: LogSchema) -> Chunk:
-    rows, ids = [row for each in decoded for row in each.rows], schema.text_columns()
-    columns = {
-        name: _text([row[name] for row in rows]) if name in ids else _values([row[name] for row in rows])
-        for name in schema.columns()
-    }
-    return Chunk(origin, _places(decoded), pa.table(columns))
-
-
-def _text(values: list[Any]) -> pa.Array:
-    return pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string())
-
-
-def _values(values: list[Any]) -> pa.Array:
-    """Numbers where all are; else text, as one bad value makes of a whole CSV column."""
-    plain = [int(v) if isinstance(v, bool) else v for v in values]
-    whole = all(v is None or isinstance(v, int) for v in plain)  # Arrow cuts fractions without a word
+def _decoded(message: Message, read: Reader, schema: LogSchema, unread: list[Unread]) -> Decoded:
+    first = message.offset * MESSAGE_ROWS + 1
     try:
-        return pa.array(plain, pa.int64() if whole else pa.float64())
-    except (pa.ArrowException, OverflowError):
-        return _text(values)
+        if message.value is None:
+            raise ValueError("it has no value")
+        return read(message.value, first, schema, unread)
+    except (ValueError, RecursionError, pa.ArrowException) as wrong:
+        unread.append(Unread(first, message.value, str(wrong)))
+        return Decoded(NO_ROWS, NO_PLACES)
 
 
-def _arrow_rows(value: bytes, schema: LogSchema) -> pa.Table:
+def _check_size(rows: int) -> None:
+    if rows >= MESSAGE_ROWS:
+        raise ValueError(f"it has {rows:,} rows; at most {MESSAGE_ROWS - 1:,} are taken")
+
+
+def _read_json(value: bytes, first: int, schema: LogSchema, unread: list[Unread]) -> Decoded:
+    """A row that lacks a key, or has a list for a value, does not cost the others of its message."""
+    names, rows = schema.columns(), objects(value)
+    _check_size(len(rows))
+    texts, places = [], []
+    for place, row in enumerate(rows, start=first):
+        try:
+            if lacking := next((name for name in names if name not in row), None):
+                raise ValueError(f"it has no key {lacking}; it has {', '.join(row)}")
+            texts.append(cells(row, names))
+            places.append(place)
+        except ValueError as wrong:
+            content = value if len(rows) == 1 else json.dumps(row, default=str).encode()
+            unread.append(Unread(place, content, str(wrong)))
+    return Decoded(table_of(texts, names), np.array(places, np.int64))
+
+
+def _read_arrow(value: bytes, first: int, schema: LogSchema, unread: list[Unread]) -> Decoded:
     with pa.ipc.open_stream(value) as stream:
         table = stream.read_all()
     table.validate(full=True)
     if missing := [name for name in schema.columns() if name not in table.column_names]:
         raise ValueError(f"it has no column {', '.join(missing)}; it has {', '.join(table.column_names)}")
-    return table.select(schema.columns())
+    _check_size(table.num_rows)
+    return Decoded(table.select(schema.columns()), np.arange(first, first + table.num_rows))
 
 
-def _arrow_chunks(origin: str, decoded: list[Decoded[pa.Table]]) -> Iterator[Chunk]:
+def _quarantined(origin: str, unread: list[Unread]) -> pa.Table:
+    return pa.table(
+        {
+            "value": pa.array([each.value for each in unread], pa.binary()),
+            "file": [origin] * len(unread),
+            "row": pa.array([each.place for each in unread], pa.int64()),
+            "reason": [each.reason for each in unread],
+        }
+    )
+
+
+def _chunks(origin: str, decoded: Iterable[Decoded]) -> Iterator[Chunk]:
     """Neighbours of one schema become one table: most messages are small."""
-    for _, same in groupby(decoded, key=lambda each: each.rows.schema):
+    filled = (each for each in decoded if len(each.place_N))
+    for _, same in groupby(filled, key=lambda each: each.rows.schema):
         alike = list(same)
-        yield Chunk(origin, _places(alike), pa.concat_tables([each.rows for each in alike]))
+        place_N = np.concatenate([each.place_N for each in alike])
+        yield Chunk(origin, pa.array(place_N), pa.concat_tables([each.rows for each in alike]))

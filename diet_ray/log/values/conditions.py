@@ -1,0 +1,137 @@
+"""Labels and filters: a column compared by value, a bad cell spoiling its own row only.
+
+Shape suffixes: N rows.
+"""
+
+import math
+from decimal import Decimal
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from diet_ray.log.declaration import Condition, TaskConfig
+from diet_ray.log.values.columns import by_distinct, is_bytes, is_text
+from diet_ray.log.values.ids import float_text, ids_of
+from diet_ray.log.values.numbers import EXACT, decimal_of, is_number, mask, numbers_of
+
+YES = frozenset({"true", "t", "yes", "y", "on"})
+NO = frozenset({"false", "f", "no", "n", "off"})
+
+
+class Verdict(NamedTuple):
+    """Whether a column passes a test, row by row."""
+
+    passes_N: NDArray[np.bool_]
+    missing_N: NDArray[np.bool_]
+    bad_N: NDArray[np.bool_]  # a value that cannot be compared
+    fault: str  # what a bad one is not: "a number"
+
+
+def verdict(array: pa.Array, test: Condition) -> Verdict:
+    """Compare a plain column: numbers by value, a boolean `equals` with words for yes and no, text as text."""
+    missing_N = mask(pc.is_null(array))
+    if test.equals is None:
+        passes_N, bad_N, fault = *_threshold(array, test), "a number"
+    elif isinstance(test.equals, bool):
+        passes_N, bad_N = _truth(array, test.equals)
+        fault = "true or false (YAML reads a bare yes or no as such; quote it to compare with the text)"
+    elif isinstance(test.equals, str):
+        passes_N, bad_N = _same_text(array, test.equals)
+        fault = "UTF-8 text"
+    else:
+        passes_N, bad_N = _same_number(array, Decimal(str(test.equals)))
+        fault = "a number (quote it in the schema to compare as text)"
+    return Verdict(passes_N & ~missing_N & ~bad_N, missing_N, bad_N & ~missing_N, fault)
+
+
+def label(array: pa.Array, task: TaskConfig) -> tuple[NDArray[np.uint8], NDArray[np.bool_], str]:
+    """Labels of a plain column, a mask of rows that have none, and what is wrong with those."""
+    if task.condition is None:
+        truth = by_distinct(_comparable(array), _zero_or_one, pa.bool_())
+        bad_N = mask(pc.is_null(truth))
+        return mask(truth).astype(np.uint8), bad_N, f"{task.source} is not 0 or 1"
+    found = verdict(array, task.condition)
+    reason = f"{task.source} is missing"
+    if not isinstance(task.equals, str):
+        reason += f" or not {found.fault}"
+    return found.passes_N.astype(np.uint8), found.missing_N | found.bad_N, reason
+
+
+def _threshold(array: pa.Array, test: Condition) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    low, high = test.at_least, test.at_most
+    bound = low if low is not None else high
+    assert bound is not None
+    if pa.types.is_signed_integer(array.type) and abs(bound) < EXACT:
+        compared = (
+            pc.greater_equal(array, math.ceil(bound))
+            if low is not None
+            else pc.less_equal(array, math.floor(bound))
+        )
+        return mask(compared), np.zeros(len(array), bool)
+    if abs(bound) >= EXACT or pa.types.is_unsigned_integer(array.type):
+        exact = Decimal(str(bound))
+        compared = by_distinct(_comparable(array), lambda v: _compared(v, exact, low is not None), pa.bool_())
+        return mask(compared), mask(pc.is_null(compared))
+    value_N, bad_N = numbers_of(array)
+    return (value_N >= low if low is not None else value_N <= bound), bad_N
+
+
+def _compared(text: str, bound: Decimal, at_least: bool) -> bool | None:
+    number = decimal_of(text)
+    if number is None:
+        return None
+    return number >= bound if at_least else number <= bound
+
+
+def _same_number(array: pa.Array, wanted: Decimal) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    same = by_distinct(_comparable(array), lambda text: _equal(text, wanted), pa.bool_())
+    return mask(same), mask(pc.is_null(same))
+
+
+def _equal(text: str, wanted: Decimal) -> bool | None:
+    number = decimal_of(text)
+    return None if number is None else number == wanted
+
+
+def _truth(array: pa.Array, wanted: bool) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    truth = by_distinct(_comparable(array), _true_or_false, pa.bool_())
+    return mask(pc.equal(truth, wanted)), mask(pc.is_null(truth))
+
+
+def _true_or_false(text: str) -> bool | None:
+    word = text.strip().lower()
+    return word in YES if word in YES | NO else _zero_or_one(word)
+
+
+def _zero_or_one(text: str) -> bool | None:
+    word = text.strip().lower()
+    if word in ("true", "false"):
+        return word == "true"
+    number = decimal_of(word)
+    return bool(number) if number is not None and number in (0, 1) else None
+
+
+def _same_text(array: pa.Array, wanted: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    number = decimal_of(wanted)
+    if is_number(array.type) and number is not None:
+        return _same_number(array, number)
+    if pa.types.is_boolean(array.type) and (truth := _true_or_false(wanted)) is not None:
+        return _truth(array, truth)
+    if is_number(array.type) or pa.types.is_boolean(array.type):
+        raise pa.ArrowInvalid(f"{wanted!r} is neither a number nor true or false")
+    texts, bad_N, _ = ids_of(array, "")
+    return mask(pc.equal(texts, wanted)), bad_N
+
+
+def _comparable(array: pa.Array) -> pa.Array:
+    """The values as text, numbers exactly; null where they are bytes that are no text."""
+    if pa.types.is_floating(array.type):
+        return float_text(array)
+    if pa.types.is_boolean(array.type):
+        return pc.if_else(array, "1", "0")
+    if is_text(array.type) or is_bytes(array.type):
+        return ids_of(array, "").values
+    return array.cast(pa.string())
