@@ -41,12 +41,12 @@ class Plan(NamedTuple):
     def actors(self) -> int:
         return self.scorers + FIXED_ACTORS
 
-    def told(self) -> str:
+    def summary(self) -> str:
         claim = f"{self.num_cpus:g} CPU and {self.num_gpus:g} GPU claimed, {self.threads} threads each"
         return f"1 reference model, {self.scorers} scorer(s), 1 distiller; {claim}"
 
 
-class ClusterWatch:
+class CapacityWatch:
     """While it is held, actors do not wait forever for resources that the cluster has lost.
 
     Once what they claim has not fitted the cluster for `planned.patience` seconds they are killed, and
@@ -59,7 +59,7 @@ class ClusterWatch:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "ClusterWatch":
+    def __enter__(self) -> "CapacityWatch":
         self._thread.start()
         return self
 

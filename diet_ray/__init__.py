@@ -3,14 +3,16 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from diet_ray.version import __version__
+
 if TYPE_CHECKING:
-    from diet_ray.runs.run import load_memory
+    from diet_ray.runs.local import distill
+    from diet_ray.runs.published_memory import load_memory
 
-__all__ = ["load_memory"]
-__version__ = "0.1.0"
+__all__ = ["__version__", "distill", "load_memory"]
 
-# Loaded at first use: PyTorch takes seconds, and a command's --help needs none of it.
-_MODULES = {"load_memory": "diet_ray.runs.run"}
+# Loaded at first use: PyTorch takes seconds to import, and a command's --help needs none of it.
+_MODULES = {"distill": "diet_ray.runs.local", "load_memory": "diet_ray.runs.published_memory"}
 
 
 def __getattr__(name: str) -> Any:

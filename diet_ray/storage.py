@@ -4,8 +4,10 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -154,7 +156,9 @@ class Folder(NamedTuple):
             raise DataError(f"{self / relative} is not valid JSON: {broken}") from broken
 
     def write_json(self, relative: str, value: Any) -> "FileStamp":
-        return self.write(relative, (json.dumps(value, indent=1) + "\n").encode())
+        """`write` of JSON that any reader takes: a number that is NaN or infinite becomes null."""
+        text = json.dumps(_finite(value), indent=1, allow_nan=False)
+        return self.write(relative, (text + "\n").encode())
 
     def digest(self, relative: str) -> "FileStamp":
         """Size and checksum of a file of any size, read piece by piece."""
@@ -185,6 +189,15 @@ def file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         reason = str(refused).partition("\n")[0]
         raise ConfigError(f"{url}: the driver for {scheme}:// cannot be loaded: {reason}") from refused
     return fs, str(path)
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None in place of every float that JSON has no number for."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def absolute(url: str) -> str:

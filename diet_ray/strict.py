@@ -1,13 +1,22 @@
 """Base class of every configuration a user writes, and how its YAML files are read."""
 
+import math
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from diet_ray.errors import ConfigError
+
+
+def _nan_for_null(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+NullableFloat = Annotated[float, BeforeValidator(_nan_for_null)]
+"""A number that is null in JSON where it is NaN."""
 
 
 class Strict(BaseModel):

@@ -17,12 +17,12 @@ from diet_ray.evaluation.cell import METHODS, REDUCED
 from diet_ray.runs.run import Run
 from diet_ray.storage import Folder, file_at
 from pipelines.evaluate import with_spread
-from pipelines.inspection import told_reference
+from pipelines.inspection import reference_text
 from pipelines.reporting import charts
 from pipelines.reporting.page import figure, folded, page, table, text
 from pipelines.runtime.command import run_command
 from pipelines.runtime.progress import console
-from pipelines.studies.definitions import ranking_agreement
+from pipelines.studies.agreement import ranking_agreement
 
 SPREAD = "Mean and standard deviation over seeds; LogLoss in small print."
 
@@ -53,7 +53,7 @@ def report(run: Run) -> str:
     """The page; sections for which the run holds nothing are left out."""
     config = run.config
     about = [
-        f"Log {config['log']}, reference {told_reference(config)}, ratio {config['ratio']:.2%}, "
+        f"Log {config['log']}, reference {reference_text(config)}, ratio {config['ratio']:.2%}, "
         f"seed {config['seed']}, {run.stage} stages.",
         "diet_ray: streaming dataset distillation for recommender models (arXiv 2603.24958).",
     ]
@@ -260,10 +260,10 @@ def searched(run: Run, name: str) -> str:
 def memory(run: Run) -> str:
     if not run.records:
         return ""
-    composed = [record.metrics["memory"] for record in run.records]
+    composed = [record.metrics.memory for record in run.records]
     newest = composed[-1]
-    caption = f"{newest['rows']:,} rows in the newest memory."
-    return figure(charts.composition_chart([each["rows_by_stage"] for each in composed]), caption)
+    caption = f"{newest.rows:,} rows in the newest memory."
+    return figure(charts.composition_chart([each.rows_by_stage for each in composed]), caption)
 
 
 def stages(run: Run) -> str:
@@ -271,14 +271,15 @@ def stages(run: Run) -> str:
         return ""
     rows = []
     for record in run.records:
-        metrics, size = record.metrics, {stamp.path.split("/")[0]: stamp.size for stamp in record.files}
-        sizes = [f"{size[part] / 1e6:,.1f}" for part in ("memory", "reference")]
-        losses = metrics["memory"]["outer_loss"]
+        metrics = record.metrics
+        stamps = (record.memory_stamp(), record.checkpoint_stamp())
+        sizes = [f"{stamp.size / 1e6:,.1f}" for stamp in stamps]
+        losses = metrics.memory.outer_loss
         outer = f"{losses[0]:.4f} to {losses[-1]:.4f}" if losses else "not optimised"
-        counts = [metrics["block_rows"], metrics["memory"]["rows"]]
-        rows.append([record.block, *counts, *sizes, f"{metrics['training_loss']:.4f}", outer])
+        counts = [metrics.block_rows, metrics.memory.rows]
+        rows.append([record.block, *counts, *sizes, f"{metrics.training_loss:.4f}", outer])
     head = ["block", "rows", "rows of memory", "memory, MB", "checkpoint, MB", "training loss", "outer loss"]
-    timeline = charts.timeline_chart([record.metrics["seconds"] for record in run.records])
+    timeline = charts.timeline_chart([record.metrics.seconds for record in run.records])
     caption = "Training of a block runs beside scoring and distilling of the block before."
     return table(head, rows) + figure(timeline, caption)
 

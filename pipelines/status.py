@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,22 +53,22 @@ def status(run: Run) -> dict[str, Any]:
         raise RunError(f"{run.folder.root} is not a stream; see `diet-ray inspect`")
     if not run.records:
         raise RunError(f"{run.folder.root} has no committed stage yet; written by {holder_of(run.folder)}")
-    latency = [record.metrics["seconds_to_commit"] for record in run.records]
-    scores = [record.metrics.get("progressive", {}).get("auc") for record in run.records]
-    progressive = [auc for auc in scores if auc is not None]
-    aside: dict[str, int] = {}
-    for record in run.records:
-        for why, rows in record.metrics["stream"]["counts"].items():
-            aside[why] = aside.get(why, 0) + rows
+    stages = [record.metrics for record in run.records]
+    streams = [metrics.stream for metrics in stages if metrics.stream]
+    latency = [stream.seconds_to_commit for stream in streams]
+    progressive = [metrics.progressive.auc for metrics in stages if metrics.progressive]
+    quarantined: Counter[str] = Counter()
+    for stream in streams:
+        quarantined.update(stream.quarantined)
     return {
         "written_by": holder_of(run.folder),
-        "seconds_since_newest_block": time.time() - run.records[-1].metrics["closed_at"],
+        "seconds_since_newest_block": time.time() - streams[-1].closed_at,
         **health(run),
         "seconds_to_commit_median": float(np.median(latency)),
         "seconds_to_commit_p99": float(np.quantile(latency, 0.99)),
         "progressive_auc_last_five": float(np.mean(progressive[-5:])) if progressive else None,
-        "set_aside_in_all": aside,
-        "rows_in_all": sum(record.metrics["block_rows"] for record in run.records),
+        "quarantined_in_all": dict(quarantined),
+        "rows_in_all": sum(metrics.block_rows for metrics in stages),
     }
 
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from actors.cluster import ClusterWatch, Plan, ResourceConfig, plan
+from actors.cluster import CapacityWatch, Plan, ResourceConfig, plan
 from diet_ray.errors import ResourceError
 
 
@@ -22,7 +22,7 @@ def test_a_default_plan_leaves_a_cpu_free_and_fits_the_gpus(cpus: int, gpus: int
 def test_two_cores_without_gpu_claim_nothing() -> None:
     found = plan({"CPU": 2}, ResourceConfig())
     assert (found.scorers, found.num_cpus, found.num_gpus, found.threads) == (1, 0, 0, 1)
-    assert "1 reference model, 1 scorer(s), 1 distiller; 0 CPU" in found.told()
+    assert "1 reference model, 1 scorer(s), 1 distiller; 0 CPU" in found.summary()
 
 
 def test_eight_gpus_give_each_actor_one() -> None:
@@ -57,7 +57,7 @@ class FakeCluster:
 
 def test_actors_do_not_wait_for_what_the_cluster_has_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster, told = FakeCluster(monkeypatch, 8, 2), []
-    watch = ClusterWatch(Plan(1, 1, 1, 0, patience=0.05), ["a", "b", "c"], told.append)
+    watch = CapacityWatch(Plan(1, 1, 1, 0, patience=0.05), ["a", "b", "c"], told.append)
     with (
         pytest.raises(
             ResourceError, match=r"shrunk to 2 CPUs and 0 GPUs, but the 3 actors claim 3 and 0\. Ev"
@@ -73,7 +73,7 @@ def test_actors_do_not_wait_for_what_the_cluster_has_lost(monkeypatch: pytest.Mo
 
 def test_a_cluster_that_grows_again_in_time_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster, told = FakeCluster(monkeypatch, 8, 2, 2, 8), []
-    with ClusterWatch(Plan(1, 1, 1, 0, patience=60), ["a"], told.append):
+    with CapacityWatch(Plan(1, 1, 1, 0, patience=60), ["a"], told.append):
         while len(cluster.cpus) > 1:
             time.sleep(0.01)
         time.sleep(0.05)

@@ -49,7 +49,10 @@ def test_help_has_an_example(
         (("distill", "--data", "nowhere", "--run", "y"), "nowhere is not a prepared log"),
         (("distill", "--data", "x", "--run", "y", "--config", "glbo"), "no config 'glbo'"),
         (("evaluate", "--run", "nowhere"), "nowhere is not a run"),
-        (("evaluate", "--run", "x", "--methods", "diet,deit"), "--methods holds 'deit'; use cold, warmup"),
+        (
+            ("evaluate", "--run", "x", "--methods", "diet,deit"),
+            "--methods contains 'deit'; choose from cold",
+        ),
         (("evaluate", "--run", "x", "--methods", ","), "--methods is empty"),
         (("evaluate", "--run", "x", "--seeds", "0"), "--seeds is 0"),
         (("evaluate", "--run", "x", "--candidates", "a.yaml"), "candidate a.yaml cannot be read"),
@@ -219,7 +222,7 @@ def test_inspect_shows_stages_survival_and_groups(
 ) -> None:
     assert run(monkeypatch, "inspect", run_dir, "--verify") == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("files verified", "Stages", "What survives", "is_click+long_view"))
+    assert all(word in shown for word in ("files verified", "Stages", "Surviving rows", "is_click+long_view"))
 
 
 def test_inspect_prints_records_as_json(

@@ -10,14 +10,14 @@ from diet_ray.evaluation.cell import METHODS, REDUCED, CellResult, Method, Setti
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import Examples
 from diet_ray.training.checkpoint import to_bytes
-from diet_ray.training.learning import learn_block, new_learner
+from diet_ray.training.learning import learn_block, new_recommender
 from tests.tiny_run import FIT, TINY
 
 
 @pytest.fixture(scope="module")
 def checkpoint(drift_log: str) -> bytes:
     log = PreparedLog.open(drift_log)
-    reference = new_learner(new_reference(log, TINY, "reference"), log, TINY.dim, TINY.training)
+    reference = new_recommender(new_reference(log, TINY, "reference"), log, TINY.dim, TINY.training)
     for block in log.history:
         learn_block(reference, log, block, TINY.training, 0)
     return to_bytes(reference)
@@ -37,7 +37,7 @@ def cell(
         method,
         CandidateConfig(name="finalnet"),
         seed,
-        Setting(log, TINY.dim, training, FIT),
+        Setting(log, TINY.dim, training, FIT.model_copy(update={"rehearsal_weight": 1.0})),
         checkpoint,
         reduced if method in REDUCED else None,
     )[1]

@@ -81,7 +81,10 @@ def inner_loop(
     for count, rows_B in enumerate(order_SB, start=1):
         tracked = count > untracked
         mean_loss = loss(params, examples.take(rows_B)).mean()
-        gradients = torch.autograd.grad(mean_loss, list(params.values()), create_graph=tracked)
+        # A parameter that the model does not use has the gradient 0.
+        gradients = torch.autograd.grad(
+            mean_loss, list(params.values()), create_graph=tracked, materialize_grads=True
+        )
         params, state = optimiser.step(params, dict(zip(params, gradients, strict=True)), state, count)
         if not tracked:
             params = {name: p.detach().requires_grad_() for name, p in params.items()}
