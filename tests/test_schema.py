@@ -76,7 +76,10 @@ def test_a_bare_on_in_yaml_is_the_key_on() -> None:
         ({"taks": ["clicked"]}, "taks: Extra inputs are not permitted"),
         ({"time": {"column": "ts", "units": "s"}}, "time.units: Extra inputs"),
         ({"time": {"unit": "s"}}, "time.column: Field required"),
-        ({"time": {"column": "ts", "unit": "min"}}, "time.unit.*'timestamp', 's', 'ms', 'us', 'ns' or 'mmdd'"),
+        (
+            {"time": {"column": "ts", "unit": "min"}},
+            "time.unit.*'timestamp', 's', 'ms', 'us', 'ns' or 'mmdd'",
+        ),
         ({"time": {"column": "ts", "zone": "Mars/Olympus"}}, "no time zone Mars/Olympus"),
         ({"time": {"column": "ts", "unit": "mmdd"}}, "year belongs to unit mmdd"),
         ({"time": {"column": "ts", "unit": "s", "year": 2017}}, "year belongs to unit mmdd"),

@@ -25,7 +25,7 @@ class Joined(NamedTuple):
 
 
 def side_tables(source: str, schema: LogSchema) -> list[Joined]:
-    """The side tables of a schema, each held whole by each process. DataError names one that cannot be used."""
+    """The side tables of a schema, held whole by each process. DataError names one that cannot be used."""
     folder, tables = side_folder(source), []
     for side in schema.join:
         paths = matching_files(folder, (side.files,))
@@ -67,7 +67,7 @@ def _file(url: str, on: str, schema: LogSchema) -> Iterator[pa.Table]:
 
 
 def _alike(tables: list[pa.Table], on: str) -> pa.Table:
-    """All rows; a column that has another type in some file as text, so that no number goes through a float."""
+    """All rows; a column of different types as text, so that no number goes through a float."""
     names = dict.fromkeys(name for table in tables for name in table.column_names)
     columns = {}
     for name in names:

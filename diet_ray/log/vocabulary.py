@@ -29,8 +29,8 @@ class Encoder(Protocol):
 class Vocabulary:
     """Append-only: the new ids of a block are appended after all older ones.
 
-    Growing costs what is new, not what is known. Memory is about 150 bytes an id: past 1e8 ids a field, load only
-    the ids that are wanted, or hash.
+    Growing costs what is new, not what is known. Memory is about 150 bytes an id: past 1e8 ids a field, load
+    only the ids that are wanted, or hash.
     """
 
     def __init__(self, wanted: pa.Array | pa.ChunkedArray | None = None) -> None:

@@ -1,7 +1,7 @@
 """CSV and its relations: every cell as text, no type guessed, an irregular line costing itself only.
 
-Blocks of regular lines are parsed by Arrow; one that has a line with another number of columns, a stray quotation
-mark or a cell over several lines is parsed line by line (formats.lines).
+Blocks of regular lines are parsed by Arrow; one that has a line with another number of columns, a stray
+quotation mark or a cell over several lines is parsed line by line (formats.lines).
 """
 
 from collections.abc import Sequence

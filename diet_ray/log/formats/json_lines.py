@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 def objects(content: bytes | str) -> list[Row]:
-    """The objects of a text of JSON, fractions as Decimal; ValueError or RecursionError where it holds others."""
+    """The object of a JSON text or those of a list, fractions as Decimal; ValueError where it is neither."""
     value = json.loads(content, parse_float=Decimal)
     rows = value if isinstance(value, list) else [value]
     if not all(isinstance(row, dict) for row in rows):
@@ -28,7 +28,7 @@ def objects(content: bytes | str) -> list[Row]:
 
 
 def cells(row: Row, names: Sequence[str]) -> list[str | None]:
-    """The values of a row as text, None where there is none; ValueError names one that is not a single value."""
+    """The values of a row as text, None where absent; ValueError names one that is not a single value."""
     texts = []
     for name in names:
         try:
@@ -102,7 +102,7 @@ class JsonLines:
 
 
 def _entries(block: bytes, row: int) -> Iterator[tuple[int, Row | Unread]]:
-    """The rows of a block behind number `row`, each with its number; a line that cannot be read is one row."""
+    """The rows of a block after number `row`, each with its number; an unreadable line is one row."""
     for line in block.split(b"\n"):
         if not line.strip():
             continue
