@@ -41,7 +41,7 @@ class Delimited:
         head = block.lstrip(b"\r\n")
         if not head:
             raise DataError(f"{self.path} is empty: it has no header")
-        line = head.splitlines()[0] if len(head) < BLOCK_BYTES else head.split(b"\n", 1)[0]
+        line = head.split(b"\n", 1)[0].splitlines()[0]
         self.rest = head[len(line) :] + self.rest
         try:
             return self.dialect.split(line.decode("utf-8", "replace").rstrip("\r"))

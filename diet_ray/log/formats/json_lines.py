@@ -69,7 +69,7 @@ class JsonLines:
     def batches(self, wanted: Sequence[str]) -> BatchIterator:
         """DataError where no row of the file has one of the keys."""
         absent, row, entries = set(wanted), 0, self.first
-        while entries:
+        while True:
             texts: list[list[str | None]] = []
             numbers: list[int] = []
             unread: list[Unread] = []
@@ -83,8 +83,11 @@ class JsonLines:
                     numbers.append(row)
                 except ValueError as wrong:
                     unread.append(Unread(row, json.dumps(entry, default=str)[:SHOWN], str(wrong)))
-            yield Batch(table_of(texts, wanted), np.array(numbers, np.int64), row, tuple(unread))
-            entries = list(_entries(self._block(), row))
+            if entries:
+                yield Batch(table_of(texts, wanted), np.array(numbers, np.int64), row, tuple(unread))
+            if not (block := self._block()):
+                break
+            entries = list(_entries(block, row))
         if absent and row:
             raise DataError(f"{self.path}: no row has the key {', '.join(sorted(absent))}")
 
