@@ -162,6 +162,23 @@ def test_a_side_table_has_any_format_and_ids_as_written(tmp_path: Path, ending: 
     assert sum(block.label_groups[1] for block in log.blocks.values()) == 4 * len(BLOCKS)
 
 
+@pytest.mark.parametrize("mark", [",", "|"])
+def test_a_side_table_is_written_as_the_log_or_as_plain_csv(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log/users.csv").write_text(f"user{mark}age\n0{mark}30\n")
+    lines = ["|".join(map(str, row)) for row in zip(*ROWS.values(), strict=True)]
+    (tmp_path / "log/clicks.csv").write_text("\n".join(["|".join(ROWS), *lines]))
+    schema = small_schema(
+        fields=["age"], files={"separator": "|"}, join=[{"files": "users.csv", "on": "user"}]
+    )
+    with pytest.raises(DataError, match="has no column ts"):
+        prepared(tmp_path, schema, {})
+    log = prepared(
+        tmp_path, small_schema(**schema.plain() | {"files": {"separator": "|", "patterns": ["clicks*"]}}), {}
+    )
+    assert log.blocks["test"].table_rows == (2,)
+
+
 def test_side_tables_of_two_files_may_differ_in_their_types(tmp_path: Path) -> None:
     first = {"user": pa.array([0, 1]), "maker": pa.array([2**53 + 1, 7])}
     second = {"user": pa.array([2.0, None]), "maker": pa.array([str(2**53 + 1), "8"])}

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diet_ray.errors import DataError
+from diet_ray.log.declaration import FilesConfig
 from diet_ray.log.files import matching_files, side_folder, url_of
 from diet_ray.log.formats.batch import check_unique
 from diet_ray.log.formats.opening import open_table
@@ -50,8 +51,7 @@ def _read(versions: tuple[tuple[str, str], ...], on: str, schema: LogSchema) -> 
 
 def _file(url: str, on: str, schema: LogSchema) -> Iterator[pa.Table]:
     """The wanted columns of one file, the key as ids are written, without the rows that have none."""
-    files = schema.files.model_copy(update={"columns": None})  # those are the log's
-    with open_table(url, files) as file:
+    with open_table(url, _files(url, on, schema)) as file:
         if on not in file.columns:
             raise DataError(f"{url} has no column {on} to join by; it has {', '.join(file.columns)}")
         names = [name for name in file.columns if name in schema.columns()]
@@ -64,6 +64,14 @@ def _file(url: str, on: str, schema: LogSchema) -> Iterator[pa.Table]:
                 raise DataError(f"{url}, row {batch.row_N[key.bad_N.argmax()]}: {key.reason}")
             columns = {name: plain(batch.table[name]) for name in names}
             yield pa.table(columns | {on: key.values}).filter(pc.is_valid(key.values))
+
+
+def _files(url: str, on: str, schema: LogSchema) -> FilesConfig:
+    """How to read a side table: as the log, except where its header shows that it is plain CSV."""
+    as_log = schema.files.model_copy(update={"columns": None})  # those are the log's
+    plain_csv = as_log.model_copy(update={"separator": "auto"})
+    with open_table(url, as_log) as first, open_table(url, plain_csv) as second:
+        return plain_csv if on in second.columns and on not in first.columns else as_log
 
 
 def _alike(tables: list[pa.Table], on: str) -> pa.Table:
