@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Column = pa.Array | pa.ChunkedArray
 
-
-def plain(column: Column) -> pa.Array:
+def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """The same values in one array: dictionaries decoded, text as string, bytes as string where UTF-8."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    array = column
+    if isinstance(column, pa.ChunkedArray):
+        array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # more text than one array can hold
         array = pa.concat_arrays([chunk.cast(pa.large_string()) for chunk in array.chunks])
     kind = array.type
@@ -39,6 +39,17 @@ def _as_text(array: pa.Array) -> pa.Array:
         return array.cast(pa.binary()).cast(pa.string())
     except pa.ArrowInvalid:
         return array.cast(pa.binary())
+
+
+def checked(array: pa.Array) -> pa.Array:
+    """A plain column; as bytes where it claims to be text and is not UTF-8, which readers do not check."""
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        if not is_text(array.type):
+            raise
+        return array.view(pa.binary())
+    return array
 
 
 def is_bytes(kind: pa.DataType) -> bool:
