@@ -12,8 +12,6 @@ from typing import Annotated, Any
 import tyro
 from rich.markup import escape
 
-from actors.cluster import plan
-from actors.connection import connect
 from actors.kafka import SCHEME, KafkaArrivals, KafkaConfig
 from diet_ray import layout
 from diet_ray.errors import ConfigError
@@ -29,6 +27,7 @@ from pipelines.runtime.command import option, run_command
 from pipelines.runtime.driver import Driver
 from pipelines.runtime.health import Health
 from pipelines.runtime.micro_blocks import MicroBlocks, Pace
+from pipelines.runtime.placed import place
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.recipe import Recipe, load_recipe
 from pipelines.runtime.stream_guard import StreamGuard
@@ -114,12 +113,10 @@ def stream(options: Stream) -> Run:
         log = StreamLog.create(folder, schema)
         identity = {**log_identity(log), "stream": pinned(options.stream, url)}
         run = Run.open(url, {**config.model_dump(mode="json"), **identity})
-        cluster = connect()
+        placed = place(options.settings.resources)
         intake = Intake(folder, arrivals(options, schema), schema, options.stream, intake_states(run))
         if options.skip_block:
             console.print(f"{intake.skip():,} rows of the next block are quarantined")
-        placed = plan(cluster, options.settings.resources)
-        console.print(f"{cluster.get('CPU', 0):g} CPUs, {cluster.get('GPU', 0):g} GPUs: {placed.summary()}")
         console.print(f"resuming after stage {run.stage}" if run.stage else "starting with stage 1")
         health = Health(run, json_log=options.json_log)
         pace = Pace(options.poll, options.until_idle)

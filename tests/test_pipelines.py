@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from actors.cluster import ResourceConfig
+from actors.placement import ResourceConfig
 from diet_ray.errors import ConfigError, DataError, RunError
 from diet_ray.evaluation.cell import METHODS
 from diet_ray.evaluation.rehearsal_weight import WEIGHTS

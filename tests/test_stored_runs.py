@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import diet_ray
-from actors.cluster import ResourceConfig
+from actors.placement import ResourceConfig
 from diet_ray.config import RunConfig
 from diet_ray.errors import ConfigError
 from diet_ray.log.stream.log import StreamConfig

@@ -6,8 +6,9 @@ import pandas as pd
 import ray
 
 from actors.cells import choose_rehearsal_weight, evaluate_cell
-from actors.cluster import as_finished, gpu_share
 from actors.connection import connect, user_errors
+from actors.placement import cluster_nodes, task_claim
+from actors.tasks import as_finished
 from diet_ray import layout
 from diet_ray.config import CandidateConfig, FitConfig, RunConfig, upgrade_fit
 from diet_ray.errors import RunError
@@ -112,7 +113,7 @@ def _run_missing(
     evaluated: EvaluatedRun,
     fit: FitConfig,
 ) -> None:
-    gpus = gpu_share(ray.cluster_resources())
+    gpus = task_claim(cluster_nodes()).gpus
     if fit.weight_is_open:
         _choose_weights([cell.method for cell in missing], evaluated, fit, gpus)
     task, arguments = evaluate_cell.options(num_gpus=gpus), evaluated.task_arguments()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from actors.cluster import ResourceConfig
+from actors.placement import ResourceConfig
 from diet_ray.config import RunConfig
 from diet_ray.errors import ConfigError
 from diet_ray.strict import config_error, read_yaml
