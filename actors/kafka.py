@@ -86,7 +86,7 @@ class KafkaArrivals:
         quiet_data()
         logging.getLogger("ray.data._internal.datasource.kafka_datasource").setLevel(logging.ERROR)
 
-    def read(self, after: Mapping[str, int], over: Set[str]) -> Iterator[Piece]:
+    def read(self, after: Mapping[str, int], exhausted: Set[str]) -> Iterator[Piece]:
         spans = self._unread(after, self._held())
         for partition, span in spans.items():
             own = self.fetched.get(partition, [])
@@ -100,7 +100,7 @@ class KafkaArrivals:
                 start = after.get(origin, messages[0].offset * MESSAGE_ROWS)
                 yield from message_pieces(origin, start, messages, self.config.format, self.schema)
 
-    def waiting(self, after: Mapping[str, int], over: Set[str]) -> int | None:
+    def waiting(self, after: Mapping[str, int], exhausted: Set[str]) -> int | None:
         try:
             held = self._held()
         except DataError:

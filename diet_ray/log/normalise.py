@@ -41,15 +41,15 @@ class Faults:
     """The first reason, row by row, why a row cannot be taken."""
 
     def __init__(self, rows: int) -> None:
-        self.reason_N: NDArray[Any] = np.full(rows, None, dtype=object)
+        self.reason_N: NDArray[np.object_] = np.full(rows, None, dtype=object)
 
     def add(self, bad_N: NDArray[np.bool_], reason: str) -> None:
         if bad_N.any():
-            self.reason_N[bad_N & np.equal(self.reason_N, None)] = reason
+            self.reason_N[bad_N & self.none()] = reason
 
     def none(self) -> NDArray[np.bool_]:
         """Which rows have no fault; [N]."""
-        return np.equal(self.reason_N, None).astype(bool)
+        return self.reason_N == np.array(None, dtype=object)
 
 
 def normalise(chunk: Chunk, schema: LogSchema) -> Normalised:

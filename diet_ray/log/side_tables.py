@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diet_ray.errors import DataError
+from diet_ray.log.declaration import FilesConfig
 from diet_ray.log.files import matching_files, side_folder, url_of
 from diet_ray.log.formats.batch import check_unique
 from diet_ray.log.formats.opening import open_table
@@ -25,7 +26,7 @@ class Joined(NamedTuple):
 
 
 def side_tables(source: str, schema: LogSchema) -> list[Joined]:
-    """The side tables of a schema, each held whole by each process. DataError names one that cannot be used."""
+    """The side tables of a schema, held whole by each process. DataError names one that cannot be used."""
     folder, tables = side_folder(source), []
     for side in schema.join:
         paths = matching_files(folder, (side.files,))
@@ -50,8 +51,7 @@ def _read(versions: tuple[tuple[str, str], ...], on: str, schema: LogSchema) -> 
 
 def _file(url: str, on: str, schema: LogSchema) -> Iterator[pa.Table]:
     """The wanted columns of one file, the key as ids are written, without the rows that have none."""
-    files = schema.files.model_copy(update={"columns": None})  # those are the log's
-    with open_table(url, files) as file:
+    with open_table(url, _files(url, on, schema)) as file:
         if on not in file.columns:
             raise DataError(f"{url} has no column {on} to join by; it has {', '.join(file.columns)}")
         names = [name for name in file.columns if name in schema.columns()]
@@ -66,8 +66,16 @@ def _file(url: str, on: str, schema: LogSchema) -> Iterator[pa.Table]:
             yield pa.table(columns | {on: key.values}).filter(pc.is_valid(key.values))
 
 
+def _files(url: str, on: str, schema: LogSchema) -> FilesConfig:
+    """How to read a side table: as the log, except where its header shows that it is plain CSV."""
+    as_log = schema.files.model_copy(update={"columns": None})  # those are the log's
+    plain_csv = as_log.model_copy(update={"separator": "auto"})
+    with open_table(url, as_log) as first, open_table(url, plain_csv) as second:
+        return plain_csv if on in second.columns and on not in first.columns else as_log
+
+
 def _alike(tables: list[pa.Table], on: str) -> pa.Table:
-    """All rows; a column that has another type in some file as text, so that no number goes through a float."""
+    """All rows; a column of different types as text, so that no number goes through a float."""
     names = dict.fromkeys(name for table in tables for name in table.column_names)
     columns = {}
     for name in names:

@@ -1,7 +1,7 @@
 """CSV and its relations: every cell as text, no type guessed, an irregular line costing itself only.
 
-Blocks of regular lines are parsed by Arrow; one that has a line with another number of columns, a stray quotation
-mark or a cell over several lines is parsed line by line (formats.lines).
+Blocks of regular lines are parsed by Arrow; one that has a line with another number of columns, a stray
+quotation mark or a cell over several lines is parsed line by line (formats.lines).
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class Delimited:
         head = block.lstrip(b"\r\n")
         if not head:
             raise DataError(f"{self.path} is empty: it has no header")
-        line = head.splitlines()[0] if len(head) < BLOCK_BYTES else head.split(b"\n", 1)[0]
+        line = head.split(b"\n", 1)[0].splitlines()[0]
         self.rest = head[len(line) :] + self.rest
         try:
             return self.dialect.split(line.decode("utf-8", "replace").rstrip("\r"))
@@ -131,11 +131,12 @@ def _quoted_regularly(block: bytes, quote: bytes, separator: bytes) -> bool:
         return True
     if len(quote_N) % 2:
         return False
+    is_end = np.zeros(256, bool)
+    is_end[np.frombuffer(separator + quote + b"\r\n", np.uint8)] = True
     opening, closing = quote_N[0::2], quote_N[1::2]
-    ends = np.frombuffer(separator + quote + b"\r\n", np.uint8)
-    before = np.where(opening > 0, byte_N[opening - 1], ends[-1])
-    after = np.where(closing + 1 < len(byte_N), byte_N[np.minimum(closing + 1, len(byte_N) - 1)], ends[-1])
-    if not (np.isin(before, ends).all() and np.isin(after, ends).all()):
+    begins = is_end[byte_N[opening - 1]] | (opening == 0)
+    ends = is_end[byte_N[(closing + 1) % len(byte_N)]] | (closing == len(byte_N) - 1)
+    if not (begins.all() and ends.all()):
         return False
     line_N = np.flatnonzero((byte_N == 10) | (byte_N == 13))
-    return bool((np.searchsorted(line_N, opening) == np.searchsorted(line_N, closing)).all())
+    return not (np.searchsorted(quote_N, line_N) % 2).any()

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 def objects(content: bytes | str) -> list[Row]:
-    """The objects of a text of JSON, fractions as Decimal; ValueError or RecursionError where it holds others."""
+    """The object of a JSON text or those of a list, fractions as Decimal; ValueError where it is neither."""
     value = json.loads(content, parse_float=Decimal)
     rows = value if isinstance(value, list) else [value]
     if not all(isinstance(row, dict) for row in rows):
@@ -28,7 +28,7 @@ def objects(content: bytes | str) -> list[Row]:
 
 
 def cells(row: Row, names: Sequence[str]) -> list[str | None]:
-    """The values of a row as text, None where there is none; ValueError names one that is not a single value."""
+    """The values of a row as text, None where absent; ValueError names one that is not a single value."""
     texts = []
     for name in names:
         try:
@@ -69,7 +69,7 @@ class JsonLines:
     def batches(self, wanted: Sequence[str]) -> BatchIterator:
         """DataError where no row of the file has one of the keys."""
         absent, row, entries = set(wanted), 0, self.first
-        while entries:
+        while True:
             texts: list[list[str | None]] = []
             numbers: list[int] = []
             unread: list[Unread] = []
@@ -83,8 +83,11 @@ class JsonLines:
                     numbers.append(row)
                 except ValueError as wrong:
                     unread.append(Unread(row, json.dumps(entry, default=str)[:SHOWN], str(wrong)))
-            yield Batch(table_of(texts, wanted), np.array(numbers, np.int64), row, tuple(unread))
-            entries = list(_entries(self._block(), row))
+            if entries:
+                yield Batch(table_of(texts, wanted), np.array(numbers, np.int64), row, tuple(unread))
+            if not (block := self._block()):
+                break
+            entries = list(_entries(block, row))
         if absent and row:
             raise DataError(f"{self.path}: no row has the key {', '.join(sorted(absent))}")
 
@@ -102,7 +105,7 @@ class JsonLines:
 
 
 def _entries(block: bytes, row: int) -> Iterator[tuple[int, Row | Unread]]:
-    """The rows of a block behind number `row`, each with its number; a line that cannot be read is one row."""
+    """The rows of a block after number `row`, each with its number; an unreadable line is one row."""
     for line in block.split(b"\n"):
         if not line.strip():
             continue

@@ -14,8 +14,8 @@ from diet_ray.log.formats.batch import SHOWN, Batch, Unread
 csv.field_size_limit(1 << 30)
 
 NOT_CLOSED = (
-    "a quotation mark opens a cell that is not closed as it should be; set files.quote to none where quotation "
-    "marks mean nothing, or to '\"' where cells hold line breaks"
+    "a quotation mark opens a cell that is not closed where it should be; set files.quote to none where "
+    "quotation marks mean nothing, or to '\"' where cells hold line breaks"
 )
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diet_ray.errors import DataError
-from diet_ray.log.files import matching_files, url_of
+from diet_ray.log.files import matching_files, side_urls, url_of
 from diet_ray.log.normalise import normalise
 from diet_ray.log.schema import LogSchema
 from diet_ray.log.source import chunks
@@ -69,7 +69,8 @@ class DirectoryArrivals:
         raw = Folder.at(self.source)
         raw.fs.invalidate_cache()
         paths = matching_files(raw, self.schema.files.patterns)
-        names = [path.removeprefix(raw.root).lstrip("/") for path in paths]
+        sides = side_urls(self.source, self.schema) if self.schema.files.patterns == "auto" else set()
+        names = [path.removeprefix(raw.root).lstrip("/") for path in paths if url_of(raw, path) not in sides]
         return [name for name in names if name not in exhausted]
 
     def _read(self, name: str, start: int) -> Piece:

@@ -7,10 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Column = pa.Array | pa.ChunkedArray
 
-
-def plain(column: Column) -> pa.Array:
+def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """The same values in one array: dictionaries decoded, text as string, bytes as string where UTF-8."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):  # more text than one array can hold
