@@ -10,12 +10,13 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from actors.kafka import Fetched, KafkaArrivals, KafkaConfig
+from actors.kafka import KafkaArrivals, KafkaConfig
 from diet_ray.errors import ConfigError, DataError
 from diet_ray.log.schema import LogSchema, parse_schema
 from diet_ray.log.stream.arrivals import Piece
 from diet_ray.log.stream.log import StreamConfig
 from diet_ray.log.stream.messages import MESSAGE_ROWS, Message, message_pieces
+from diet_ray.log.stream.partitions import Fetched
 from pipelines.runtime.recipe import Recipe
 from pipelines.stream import Stream, stream
 from tests.kafka_broker import broker, publish

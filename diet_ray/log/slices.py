@@ -145,17 +145,16 @@ def histogram(piece: HistogramPiece) -> NDArray[np.int64]:
 
 
 def _cut(span: Span, count_B: NDArray[np.int64]) -> list[Span]:
-    """Join neighbouring bins to spans of at most SLICE_ROWS rows where that is possible."""
+    """Join neighbouring bins to spans of at most SLICE_ROWS rows; no span begins or ends in an empty bin."""
     width = span.end - span.start
-    edges = [span.start - (-(b * width) // BINS) for b in range(BINS + 1)]
     cuts: list[Span] = []
-    start, rows = span.start, 0
-    for b, count in enumerate(count_B.tolist()):
-        if rows and rows + count > SLICE_ROWS:
-            cuts.append(span._replace(start=start, end=edges[b], rows=rows))
-            start, rows = edges[b], 0
-        rows += count
-    return [*cuts, span._replace(start=start, end=span.end, rows=rows)]
+    for b in np.flatnonzero(count_B).tolist():
+        start, end = (span.start - (-(edge * width) // BINS) for edge in (b, b + 1))
+        if cuts and cuts[-1].rows + count_B[b] <= SLICE_ROWS:
+            cuts[-1] = cuts[-1]._replace(end=end, rows=cuts[-1].rows + int(count_B[b]))
+        else:
+            cuts.append(span._replace(start=start, end=end, rows=int(count_B[b])))
+    return cuts
 
 
 def _split(
