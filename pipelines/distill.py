@@ -13,6 +13,7 @@ import tyro
 from actors.placement import ResourceConfig
 from diet_ray import layout
 from diet_ray.config import RunConfig
+from diet_ray.distillation.stage import check_reference
 from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.runs.history import history_block, history_budget, log_identity
 from diet_ray.runs.lease import Lease
@@ -84,6 +85,7 @@ def distill(
     """
     data, run = absolute(data), absolute(run)
     log = PreparedLog.open(data)
+    check_reference(config, fields=len(log.fields), tasks=len(log.tasks))
     reused = None
     if reference_of:
         reused = ReusedReference(reference_of, config, log.fingerprint, len(log.history))

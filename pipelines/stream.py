@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from actors.kafka import SCHEME, KafkaArrivals, KafkaConfig
 from diet_ray import layout
+from diet_ray.distillation.stage import check_reference
 from diet_ray.errors import ConfigError
 from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.log.stream.arrivals import Arrivals, DirectoryArrivals
@@ -108,6 +109,7 @@ def stream(options: Stream) -> Run:
     url = absolute(options.run)
     check_source(options.source, url)
     schema, config = load_schema(options.dataset), options.settings.run_config()
+    check_reference(config, fields=len(schema.fields), tasks=len(schema.tasks))
     folder = Folder.at(url)
     with Lease(folder) as lease:
         log = StreamLog.create(folder, schema)
