@@ -93,38 +93,38 @@ class Plan(NamedTuple):
 def cluster_nodes() -> list[Node]:
     """The living nodes of the connected cluster."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in alive]
+    return [Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]
 
 
 def capacity(nodes: Sequence[Node], claim: Claim) -> int:
     """How many claims the nodes hold at once, with one CPU left over for tasks where a claim has any."""
-    held = [claim.fits(node) for node in nodes]
-    if not claim.cpus or sum(held) >= UNLIMITED:
-        return sum(held)
+    counts = [claim.fits(node) for node in nodes]
+    if not claim.cpus or sum(counts) >= UNLIMITED:
+        return sum(counts)
     # The spare CPU comes from the node on which it costs least.
     spare = [node._replace(cpus=node.cpus - 1) for node in nodes]
-    costs = [h - claim.fits(s) for h, s in zip(held, spare, strict=True) if s.cpus >= 0]
-    return sum(held) - min(costs) if costs else 0
+    costs = [n - claim.fits(s) for n, s in zip(counts, spare, strict=True) if s.cpus >= 0]
+    return sum(counts) - min(costs) if costs else 0
 
 
-def plan(nodes: Sequence[Node], wanted: ResourceConfig) -> Plan:
-    """Fill in what `wanted` leaves to the cluster.
+def plan(nodes: Sequence[Node], requested: ResourceConfig) -> Plan:
+    """Fill in what `requested` leaves to the cluster.
 
     Raises:
         ResourceError: where the claims cannot be placed on the nodes and no autoscaler is waited for, or can
             never be placed; the message says what to change.
     """
     cpus, gpus = int(sum(node.cpus for node in nodes)), int(sum(node.gpus for node in nodes))
-    scorers = _scorers(cpus, gpus) if wanted.scorers == "auto" else wanted.scorers
+    scorers = _scorers(cpus, gpus) if requested.scorers == "auto" else requested.scorers
     actors = scorers + FIXED_ACTORS
-    num_gpus = gpu_share(gpus, actors) if wanted.num_gpus == "auto" else wanted.num_gpus
+    num_gpus = gpu_share(gpus, actors) if requested.num_gpus == "auto" else requested.num_gpus
     if num_gpus > 1 and num_gpus != int(num_gpus):
         raise ResourceError(f"resources.num_gpus is {num_gpus:g}: above 1 it must be a whole number")
-    num_cpus = _cpus(nodes, actors, num_gpus) if wanted.num_cpus == "auto" else wanted.num_cpus
+    num_cpus = _cpus(nodes, actors, num_gpus) if requested.num_cpus == "auto" else requested.num_cpus
     # The next block is trained while this one is scored or distilled.
-    threads = max(1, cpus // (scorers + 1)) if wanted.threads == "auto" else wanted.threads
-    chosen = Plan(scorers, threads, Claim(num_cpus, num_gpus), wanted.scale_up, wanted.patience)
-    if not chosen.fits(nodes) and not wanted.scale_up:
+    threads = max(1, cpus // (scorers + 1)) if requested.threads == "auto" else requested.threads
+    chosen = Plan(scorers, threads, Claim(num_cpus, num_gpus), requested.scale_up, requested.patience)
+    if not chosen.fits(nodes) and not requested.scale_up:
         raise ResourceError(_advice(nodes, chosen))
     if cpus < 1:
         raise ResourceError("the cluster has no CPU: a run needs at least one for its tasks")
