@@ -21,6 +21,8 @@ from diet_ray.log.formats.batch import Batch
 from diet_ray.log.formats.delimited import Delimited
 from diet_ray.log.formats.json_lines import JsonLines
 from diet_ray.log.formats.opening import open_table
+from diet_ray.log.values.columns import plain
+from diet_ray.log.values.ids import ids_of
 from tests.small_log import filled, prepared, quarantine, small_schema, write_table
 
 NAMES = ["ts", "user", "note"]
@@ -228,6 +230,17 @@ def test_columnar_files_are_known_by_their_content(tmp_path: Path, kind: str, na
         assert file.columns == ["ts", "user", "other"]
         good, _ = found(list(file.batches(["user", "ts"])))
     assert good == [(1, ["u", 1]), (2, ["v", 2])]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "orc", "arrow"])
+def test_text_that_is_not_utf_8_costs_its_own_row(tmp_path: Path, kind: str) -> None:
+    """Readers of these formats believe what a file says of itself."""
+    users = pa.array([b"u", b"\xff", b"w"]).view(pa.string())
+    write_table(tmp_path / f"a.{kind}", {"user": users})
+    with open_table(str(tmp_path / f"a.{kind}"), FilesConfig()) as file:
+        (batch,) = file.batches(["user"])
+    ids = ids_of(plain(batch.table["user"]), "user")
+    assert ids.values.to_pylist() == ["u", None, "w"] and ids.bad_N.tolist() == [False, True, False]
 
 
 def test_a_header_may_begin_like_a_format(tmp_path: Path) -> None:

@@ -167,6 +167,9 @@ def test_numbers_of_json_are_as_written() -> None:
         "12345678901234567890",
         "0.1",
     ]
+    assert json_text(Decimal("1e999999999")) == "1E+999999999"
+    long = "1234567890123456789012345678.00000000010"
+    assert json_text(Decimal(long)) == long[:-1]
     with pytest.raises(ValueError, match="single value"):
         json_text([7])
 

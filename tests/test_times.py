@@ -188,6 +188,10 @@ def test_a_bad_time_spoils_its_own_row_only() -> None:
     ]  # fmt: skip
 
 
+def test_no_digit_is_rounded_into_the_next_block() -> None:
+    assert good(["1483228799." + "9" * 40, "-0.0001"], unit="s") == [1483228799999, -1]
+
+
 def test_numbers_beyond_the_calendar_are_bad() -> None:
     for unit, per_second in PER_SECOND.items():
         last = 253_402_000_000 * per_second

@@ -39,6 +39,17 @@ def _as_text(array: pa.Array) -> pa.Array:
         return array.cast(pa.binary())
 
 
+def checked(array: pa.Array) -> pa.Array:
+    """A plain column; as bytes where it claims to be text and is not UTF-8, which readers do not check."""
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        if not is_text(array.type):
+            raise
+        return array.view(pa.binary())
+    return array
+
+
 def is_bytes(kind: pa.DataType) -> bool:
     return any(
         test(kind)

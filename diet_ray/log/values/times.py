@@ -5,7 +5,7 @@ Shape suffixes: N rows.
 
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +19,10 @@ from diet_ray.log.values.clock import EPOCH, MILLISECOND, Moments, from_local
 from diet_ray.log.values.columns import by_distinct, is_text
 from diet_ray.log.values.dates import NUMBERS, check_readings, iso_moment, simple_format
 from diet_ray.log.values.ids import ids_of
-from diet_ray.log.values.numbers import decimal_of, is_number, mask
+from diet_ray.log.values.numbers import MAX_DIGITS, decimal_of, is_number, mask
 
 END = (datetime(9999, 12, 31) - EPOCH) // MILLISECOND  # of the calendar
+DIGITS = Context(prec=2 * MAX_DIGITS)  # enough that nothing is rounded
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
@@ -134,7 +135,7 @@ def _of_text(array: pa.Array, unit: str) -> pa.Array:
 def _cut(number: Decimal | None, unit: str) -> int | None:
     if number is None or number.adjusted() > 20:
         return None
-    ms = int((number * 1_000 / PER_SECOND[unit]).to_integral_value("ROUND_FLOOR"))
+    ms = int(DIGITS.multiply(number, Decimal(1_000) / PER_SECOND[unit]).to_integral_value("ROUND_FLOOR"))
     return ms if abs(ms) < END else None
 
 
