@@ -288,3 +288,17 @@ def test_a_batch_norm_uses_its_running_statistics_for_one_row_only() -> None:
     assert [part.training for part in model] == [True, False, True]
     train_mode(model, 2)
     assert all(part.training for part in model)
+
+
+def test_the_smallest_sizes_are_possible() -> None:
+    sizes: dict[str, dict[str, Any]] = {
+        "dcn": {"cross_layers": 1, "hidden": (1,)},
+        "dcnv2": {"cross_layers": 1, "hidden": (1,), "low_rank": True, "experts": 1, "rank": 1},
+        "finalnet": {"hidden": (2,)},
+        "finalmlp": {"hidden1": (1,), "hidden2": (1,), "gate_hidden": (1,)},
+        "wukong": {"layers": 1, "half": 1, "projection": 1, "interaction_hidden": (1,), "hidden": (1,)},
+    }
+    for name, options in sizes.items():
+        head = HeadConfig(experts=1, expert_hidden=(1,), gate_hidden=(1,), tower_hidden=(1,))
+        config = ModelConfig(name=name, options=options, head=head)
+        assert build_model(config, fields=1, dim=1, tasks=1, seed=0)(torch.randn(3, 1, 1)).shape == (3, 1)
