@@ -31,12 +31,16 @@ RETRY_S = 60.0  # until a range in which no message was found is read again
 class KafkaConfig(Strict):
     """How messages of a topic are read."""
 
-    format: Coding = "json"  # a JSON object (or a list of them), or an Arrow IPC stream, per message
-    consumer: str | None = None  # YAML file of librdkafka's settings, for security.protocol and the like
-    look_messages: Annotated[int, Field(ge=1)] = 10_000  # read at most per partition and look, and held
-    # Seconds after which a read ends where offsets at the end hold no message (transactions leave such).
+    format: Coding = "json"
+    """Content of a message: json, an object or a list of them; arrow, an Arrow IPC stream."""
+    consumer: str | None = None
+    """YAML file of librdkafka's settings, such as security.protocol."""
+    look_messages: Annotated[int, Field(ge=1)] = 10_000
+    """Most messages per partition that one read fetches and keeps in memory."""
     patience: Annotated[float, Field(gt=0)] = 10.0
-    outage: Annotated[float, Field(ge=0)] = 600.0  # seconds without an answer of the broker that are waited
+    """Seconds without a message after which a read ends: a transaction leaves offsets that have none."""
+    outage: Annotated[float, Field(ge=0)] = 600.0
+    """Seconds that a broker may not answer before the stream stops."""
 
 
 class Range(NamedTuple):
