@@ -183,8 +183,8 @@ class FitConfig(Strict):
     rehearsal: Annotated[float, Field(ge=0)] = 0.5
     """Reduced rows rehearsed per row of the subsequent block; 0 as in the paper."""
     rehearsal_weight: Rate | Literal["auto"] = "auto"
-    """Weight of all rehearsed rows together relative to the block's rows; auto: the better of two weights
-    on the validation block (diet_ray/evaluation/rehearsal.py)."""
+    """Weight of all rehearsed rows together relative to the block's rows; auto: of two weights, the one with
+    the higher AUC on the validation block."""
 
     @property
     def weight_is_open(self) -> bool:
@@ -220,8 +220,8 @@ class CandidateConfig(ModelConfig):
 class RunConfig(Strict):
     """Everything a run's memory depends on, besides the log.
 
-    Sections may be given as configs or as plain mappings. A config is frozen; `model_copy(update=...)` makes a
-    changed one.
+    Sections may be given as configs or as plain mappings. A config is frozen; `model_copy(update=...)` returns
+    a changed one.
 
     Raises:
         pydantic.ValidationError: naming the key that is unknown, renamed or out of range.

@@ -26,9 +26,9 @@ def load_model(model: str) -> ExportedModel:
         model: directory or fsspec URL of the exported model.
 
     Returns:
-        The recommender and its card. `recommender.tables` maps rows of the tables, int64 [N, F], to embeddings
-        [N, F, D], and `recommender.dense` maps embeddings to logits [N, T]. Row 0 of each table stands for
-        ids that the table does not know.
+        The recommender and its card. `recommender.tables` maps rows of the tables, int64 [N, F], to
+        embeddings [N, F, D], and `recommender.dense` maps embeddings to logits [N, T]. Row 0 of each table
+        stands for ids that the table does not know.
 
     Raises:
         RunError: where the directory holds no exported model, or a damaged one.

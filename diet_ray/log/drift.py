@@ -48,7 +48,7 @@ Kind = Literal["none", "gradual", "abrupt", "recurring", "churn"]
 
 
 class DriftConfig(Strict):
-    """What is generated; one of these is one log, to the bit."""
+    """Settings of the generated log; equal settings give the same log, bit for bit."""
 
     rows: Annotated[int, Field(ge=1000)] = 200_000
     """Rows of the log."""

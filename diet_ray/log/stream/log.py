@@ -16,7 +16,7 @@ FORMAT = 1
 
 
 class StreamConfig(Strict):
-    """When a micro-block closes, what it may still take, and how much of the past is kept."""
+    """When a micro-block closes, which rows it accepts, and how much of the past is kept."""
 
     block_rows: Annotated[int, Field(ge=2)] = 30_000
     """Rows at which a micro-block closes."""
