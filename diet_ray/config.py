@@ -220,8 +220,8 @@ class CandidateConfig(ModelConfig):
 class RunConfig(Strict):
     """Everything a run's memory depends on, besides the log.
 
-    Sections may be given as configs or as plain mappings. A config is frozen; `model_copy(update=...)` returns
-    a changed one.
+    Sections may be given as configs or as plain mappings. A config is frozen; `model_copy(update=...)`
+    returns a changed one.
 
     Raises:
         pydantic.ValidationError: naming the key that is unknown, renamed or out of range.
