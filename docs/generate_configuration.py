@@ -55,9 +55,9 @@ Every key of every configuration, generated from the classes that check them; `m
 unknown key, a value out of range and a key that has been renamed are refused by name before any work starts.
 
 A key is an option of the command, with dashes for underscores: `method.outer.real_rows` is
-`--method.outer.real-rows 4096`. A bool is `--method.boundary.fusion` or `--method.boundary.no-fusion`; a
-list is its values, `--reference.ensemble dcnv2 wukong`, and the option alone is the empty list. In a YAML file
-keys are nested, and in Python they are arguments: `RunConfig(method={"outer": {"real_rows": 4096}})`.
+`--method.outer.real-rows 4096`. A bool is `--method.boundary.fusion` or `--method.boundary.no-fusion`; a list
+is its values, `--reference.ensemble dcnv2 wukong`, and the option alone is an empty list. Keys nest in a YAML
+file, and in Python they are arguments: `RunConfig(method={"outer": {"real_rows": 4096}})`.
 """
 
 CHAPTERS = (
