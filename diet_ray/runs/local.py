@@ -61,9 +61,17 @@ def distill(
 
     Example:
         >>> import diet_ray
-        >>> run = diet_ray.distill(example_log, new_folder, example_config)
-        >>> [record.metrics.memory.rows for record in run.records]
-        [14, 28]
+        >>> config = diet_ray.RunConfig(
+        ...     ratio=0.05,
+        ...     dim=4,
+        ...     reference={"name": "finalnet", "ensemble": ()},
+        ...     method={"inner": {"horizon": 5}, "outer": {"iterations": 2}},
+        ... )
+        >>> run = diet_ray.distill("data/demo", "runs/small", config)
+        >>> run.stage  # one per historical block
+        3
+        >>> run.records[-1].metrics.memory.rows == diet_ray.load_memory("runs/small").num_rows
+        True
     """
     config = config or RunConfig()
     prepared, url = PreparedLog.open(log), absolute(run)
