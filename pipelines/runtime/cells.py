@@ -12,7 +12,7 @@ from actors.tasks import as_finished
 from diet_ray import layout
 from diet_ray.config import CandidateConfig, FitConfig, RunConfig, upgrade_fit
 from diet_ray.errors import RunError
-from diet_ray.evaluation.cell import REDUCED, Method
+from diet_ray.evaluation.cell import METHODS, REDUCED, Method
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.storage import Folder, absolute
 from diet_ray.training.candidate_setup import new_candidate
@@ -78,6 +78,19 @@ def run_cells(
         connect()
         _run_missing(missing, candidates, evaluated, fit)
     return pd.DataFrame([evaluated.folder.read_json(cell.path) for cell in cells])
+
+
+def stored_cells(folder: Folder) -> pd.DataFrame:
+    """One row for each finished cell of a run, by seed, candidate and method."""
+    paths = folder.fs.glob(f"{folder.root}/{layout.CELLS}/*.json")
+    names = [path.rsplit("/", 1)[-1] for path in sorted(paths)]
+    cells = pd.DataFrame([folder.read_json(f"{layout.CELLS}/{name}") for name in names])
+    order = {method: number for number, method in enumerate(METHODS)}
+    return cells.sort_values(
+        ["seed", "candidate", "method"],
+        key=lambda column: column.map(order) if column.name == "method" else column,
+        ignore_index=True,
+    )
 
 
 def _check_settings(evaluated: EvaluatedRun, candidates: dict[str, CandidateConfig], fit: FitConfig) -> None:
