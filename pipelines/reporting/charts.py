@@ -16,6 +16,7 @@ from diet_ray.runs.metrics import StageSeconds
 COLOURS = {
     "full": "#1b1b1b",
     "diet": "#c8452d",
+    "newest": "#5f6b6d",
     "random": "#3b7ea1",
     "kmeans": "#6a9f58",
     "el2n": "#9b6ba8",
