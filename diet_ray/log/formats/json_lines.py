@@ -59,7 +59,7 @@ class JsonLines:
         self.file, self.path, self.rest = file, path, b""
         block = self._block().removeprefix(BYTE_ORDER_MARK)
         if block.lstrip().startswith(b"[") and not block.split(b"\n", 1)[0].rstrip().endswith(b"]"):
-            # One list over many lines: nothing less than all of it can be read.
+            # One list on many lines can only be read as a whole.
             block, self.rest = b" ".join((block + self.rest + file.read()).splitlines()), b""
         self.first = list(_entries(block, 0))
         self.columns = list(
