@@ -250,7 +250,16 @@ def test_a_header_may_begin_like_a_format(tmp_path: Path) -> None:
 
 
 values = st.one_of(st.none(), st.booleans(), st.integers(-(10**20), 10**20), st.text(max_size=4))
-BAD_LINES = ["{", "7", "not json", '{"ts": [1]}', '{"ts": {"a": 1}}', '{"ts": "\\ud800"}', '[{"ts": 1}, 7]']
+BAD_LINES = [
+    '{"ts": 1e9999999999999999999}',
+    "{",
+    "7",
+    "not json",
+    '{"ts": [1]}',
+    '{"ts": {"a": 1}}',
+    '{"ts": "\\ud800"}',
+    '[{"ts": 1}, 7]',
+]
 
 
 @given(
