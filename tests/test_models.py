@@ -261,6 +261,7 @@ def test_rows_of_examples_are_taken_and_cut_in_order() -> None:
     )
     moved = whole.to(torch.device("meta"))
     assert {part.device.type for part in moved} == {"meta"}
+    assert [part.shape for part in moved] == [part.shape for part in whole]
 
 
 def test_predictions_are_made_in_evaluation_mode_and_do_not_depend_on_the_pieces() -> None:
