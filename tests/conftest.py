@@ -9,7 +9,7 @@ import pytest
 import ray
 import torch
 
-from actors.cluster import ResourceConfig
+from actors.placement import ResourceConfig
 from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
 from diet_ray.log.prepare import prepare
 from pipelines.distill import distill

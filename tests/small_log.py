@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -61,11 +62,12 @@ def write_table(path: Path, columns: Mapping[str, pa.Array | list[Any]]) -> None
         lines = [json.dumps(row, ensure_ascii=False) for row in table.to_pylist()]
         path.write_text("\n".join(lines) + "\n", "utf-8")
     else:
-        opened = gzip.open(path, "wt", encoding="utf-8", newline="") if path.suffix == ".gz" else None
-        with opened or path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, delimiter="\t" if ".tsv" in path.name else ",", lineterminator="\n")
-            writer.writerow(table.column_names)
-            writer.writerows(zip(*table.to_pydict().values(), strict=True))
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, delimiter="\t" if ".tsv" in path.name else ",", lineterminator="\n")
+        writer.writerow(table.column_names)
+        writer.writerows(zip(*table.to_pydict().values(), strict=True))
+        content = text.getvalue().encode()
+        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
 def prepared(folder: Path, schema: LogSchema, files: Mapping[str, Mapping[str, Any]]) -> PreparedLog:
@@ -88,7 +90,7 @@ def encoding(schema: LogSchema, files: Mapping[str, Mapping[str, Any]]) -> dict[
 
 
 def encoded(log: PreparedLog) -> dict[str, Any]:
-    """Everything that training sees of a log: the rows, ids and labels of each block, and its tables' sizes."""
+    """What training sees of a log: ids and labels of each block, and the sizes of its tables."""
     found = {}
     for name, block in log.blocks.items():
         rows = joined(list(log.chunks(block)))

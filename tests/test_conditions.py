@@ -40,10 +40,10 @@ def test_numbers_compare_by_value_in_every_type(values: list[int | None], bound:
     for kind in [*NUMBER_TYPES, *TEXT_TYPES]:
         if (column := as_type(values, kind)) is not None:
             for test, passes in wanted.items():
-                found = verdict(plain(column), Condition(**{test: bound}))
-                assert found.passes_N.tolist() == passes, (kind, test)
-                assert found.missing_N.tolist() == [value is None for value in values]
-                assert not found.bad_N.any()
+                result = verdict(plain(column), Condition(**{test: bound}))
+                assert result.passes_N.tolist() == passes, (kind, test)
+                assert result.missing_N.tolist() == [value is None for value in values]
+                assert not result.bad_N.any()
     texts = pa.array([None if v is None else f"{v}.00" for v in values], pa.string())
     assert verdict(texts, Condition(equals=bound)).passes_N.tolist() == wanted["equals"]
 
@@ -65,9 +65,9 @@ def test_numbers_compare_by_value_in_every_type(values: list[int | None], bound:
     ],
 )
 def test_yes_is_true_however_it_is_written(yes: Any, no: Any, equals: bool) -> None:
-    found = verdict(plain(pa.array([yes, no, None, yes])), Condition(equals=equals))
-    assert found.passes_N.tolist() == [equals, not equals, False, equals]
-    assert found.missing_N.tolist() == [False, False, True, False] and not found.bad_N.any()
+    result = verdict(plain(pa.array([yes, no, None, yes])), Condition(equals=equals))
+    assert result.passes_N.tolist() == [equals, not equals, False, equals]
+    assert result.missing_N.tolist() == [False, False, True, False] and not result.bad_N.any()
 
 
 TESTS = [{"equals": True}, {"equals": 5}, {"equals": 5.0}, {"at_least": 4.5}, {"at_least": 2**60}, None]
@@ -87,19 +87,19 @@ def test_a_bad_word_spoils_its_own_row_only(test: dict | None, data: Any) -> Non
         st.lists(st.sampled_from([*words, *BAD_WORDS[:2], *BAD_WORDS[4:]]), min_size=1, max_size=8)
     )
     task = [{"name": "clicked", **(test or {})}]
-    found = normalised({"clicked": values}, tasks=task, malformed="quarantine")
+    result = normalised({"clicked": values}, tasks=task, malformed="quarantine")
     good = [n for n, value in enumerate(values) if value in words]
-    assert found.rows["user"].to_pylist() == [str(n) for n in good]
-    assert found.rejected["row"].to_pylist() == [n + 1 for n in range(len(values)) if n not in good]
+    assert result.rows["user"].to_pylist() == [str(n) for n in good]
+    assert result.rejected["row"].to_pylist() == [n + 1 for n in range(len(values)) if n not in good]
     alone = [normalised({"clicked": [values[n]]}, tasks=task).rows["clicked"][0].as_py() for n in good]
-    assert found.rows["clicked"].to_pylist() == alone
+    assert result.rows["clicked"].to_pylist() == alone
 
 
 def test_quoted_text_is_compared_as_written() -> None:
     texts = pa.array(["5", "5.0", "yes", "NO", "oops", None])
     for equals, passes in [("5", [0]), ("5.0", [1]), ("yes", [2]), ("NO", [3]), ("no", [])]:
-        found = verdict(texts, Condition(equals=equals))
-        assert [n for n, passed in enumerate(found.passes_N) if passed] == passes and not found.bad_N.any()
+        result = verdict(texts, Condition(equals=equals))
+        assert [n for n, passed in enumerate(result.passes_N) if passed] == passes and not result.bad_N.any()
     assert verdict(pa.array([5.0, 7.0]), Condition(equals="5")).passes_N.tolist() == [True, False]
     assert verdict(pa.array([True, False]), Condition(equals="yes")).passes_N.tolist() == [True, False]
     with pytest.raises(DataError, match=r"log\.csv, column clicked cannot be compared: 'buy' is neither"):
@@ -110,50 +110,50 @@ def test_a_country_that_yaml_reads_as_false_is_said() -> None:
     columns = {"country": ["NO", "DE", "NO"]}
     with pytest.raises(DataError, match=r"row 2: country is not true or false as equals is .*quote it.*'DE'"):
         normalised(columns, where=[{"column": "country", "equals": False}])
-    found = normalised(columns, where=[{"column": "country", "equals": "NO"}])
-    assert found.rows["user"].to_pylist() == ["0", "2"]
+    result = normalised(columns, where=[{"column": "country", "equals": "NO"}])
+    assert result.rows["user"].to_pylist() == ["0", "2"]
 
 
 @pytest.mark.parametrize("test", [{"at_least": 1}, {"at_most": 8}, {"equals": 3}])
 def test_a_dash_among_prices_spoils_its_own_row_only(test: dict) -> None:
     columns = {"price": ["3", "-", "0", None, "9", "3.0"]}
     kept = {"at_least": ["0", "4", "5"], "at_most": ["0", "2", "5"], "equals": ["0", "5"]}[next(iter(test))]
-    found = normalised(columns, where=[{"column": "price", **test}], malformed="quarantine")
-    assert found.rows["user"].to_pylist() == kept
-    assert found.rejected["row"].to_pylist() == [2]
-    assert found.rejected["reason"][0].as_py().startswith("price is not a number")
+    result = normalised(columns, where=[{"column": "price", **test}], malformed="quarantine")
+    assert result.rows["user"].to_pylist() == kept
+    assert result.rejected["row"].to_pylist() == [2]
+    assert result.rejected["reason"][0].as_py().startswith("price is not a number")
 
 
 def test_a_row_that_another_filter_leaves_out_may_hold_a_dash() -> None:
     where = [{"column": "price", "at_least": 1}, {"column": "kind", "equals": "sale"}]
-    found = normalised({"price": ["-", "3"], "kind": ["gift", "sale"]}, where=where)
-    assert found.rows["user"].to_pylist() == ["1"] and not found.rejected.num_rows
+    result = normalised({"price": ["-", "3"], "kind": ["gift", "sale"]}, where=where)
+    assert result.rows["user"].to_pylist() == ["1"] and not result.rejected.num_rows
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.int64(), pa.float64(), pa.decimal128(9, 2)])
 def test_a_cap_counts_larger_numbers_as_itself(kind: pa.DataType) -> None:
     field = {"name": "place", "at_most": 8}
-    found = normalised({"place": as_type([0, 7, 8, 9, 10**6, None], kind)}, fields=[field])
-    assert found.rows["place"].to_pylist() == ["0", "7", "8", "8", "8", None]
+    result = normalised({"place": as_type([0, 7, 8, 9, 10**6, None], kind)}, fields=[field])
+    assert result.rows["place"].to_pylist() == ["0", "7", "8", "8", "8", None]
     words = normalised({"place": ["7.0", "-", "9"]}, fields=[field], malformed="quarantine")
     assert words.rows["place"].to_pylist() == ["7", "8"] and words.rejected["row"].to_pylist() == [2]
 
 
 def test_bytes_that_are_not_utf_8_spoil_their_row_where_they_are_read() -> None:
     bad = pa.array([b"a", b"\xff", b"b"])
-    found = normalised(
+    result = normalised(
         {"user": bad, "clicked": bad}, malformed="quarantine", tasks=[{"name": "clicked", "equals": "a"}]
     )
-    assert found.rows["user"].to_pylist() == ["a", "b"] and found.rows["clicked"].to_pylist() == [1, 0]
-    assert found.rejected["reason"].to_pylist() == ["user is not UTF-8 text"]
+    assert result.rows["user"].to_pylist() == ["a", "b"] and result.rows["clicked"].to_pylist() == [1, 0]
+    assert result.rejected["reason"].to_pylist() == ["user is not UTF-8 text"]
 
 
 @pytest.mark.parametrize(
     "values", [[0, 1], [0.0, 1.0], [False, True], ["0", "1.0"], ["false", "TRUE"], [Decimal(0), Decimal(1)]]
 )
 def test_a_label_is_zero_or_one_of_any_type(values: list[Any]) -> None:
-    found, bad_N, _ = label(plain(pa.array(values)), TaskConfig.model_validate({"name": "clicked"}))
-    assert found.tolist() == [0, 1] and not bad_N.any()
+    result, bad_N, _ = label(plain(pa.array(values)), TaskConfig.model_validate({"name": "clicked"}))
+    assert result.tolist() == [0, 1] and not bad_N.any()
 
 
 @pytest.mark.parametrize(

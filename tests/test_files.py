@@ -1,5 +1,6 @@
 """Which files of a source are its log: none twice, none silently left out."""
 
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -134,7 +135,7 @@ def test_partitions_are_columns_unless_the_file_has_them(tmp_path: Path) -> None
 
 def test_a_partition_may_be_the_time(tmp_path: Path) -> None:
     edges = [f"2021-01-0{day}" for day in range(1, 7)]
-    cuts = [[a, b] for a, b in zip(edges, edges[1:], strict=False)]
+    cuts = [[a, b] for a, b in pairwise(edges)]
     blocks = {"history": cuts[:2], "subsequent": cuts[2], "validation": cuts[3], "test": cuts[4]}
     schema = small_schema(time={"column": "day"}, blocks=blocks)
     files = {f"day={day}/part-0.csv": {"user": ["a", "b"], "clicked": [0, 1]} for day in edges[:5]}
@@ -187,11 +188,11 @@ def test_a_side_table_beside_a_file_and_a_column_of_both(tmp_path: Path) -> None
     write_table(tmp_path / "log/users.csv", {"user": ["0"], "age": ["30"], "clicked": ["x"]})
     write_table(tmp_path / "log/clicks.csv", ROWS)
     schema = small_schema(fields=["age"], join=[{"files": "users.csv", "on": "user"}])
-    found = pa.concat_tables(
+    result = pa.concat_tables(
         c.table for c in chunks(str(tmp_path / "log/clicks.csv"), schema, str(tmp_path / "log/clicks.csv"))
     )
-    assert found["age"].to_pylist() == ["30"] * 5 + [None] * 45
-    assert found["clicked"].to_pylist() == ["0", "1"] * 25
+    assert result["age"].to_pylist() == ["30"] * 5 + [None] * 45
+    assert result["clicked"].to_pylist() == ["0", "1"] * 25
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])

@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def days(zone_change: str) -> dict[str, Any]:
     """Blocks of a day each, the third from the date on."""
     start = datetime.fromisoformat(zone_change) - timedelta(days=2)
     edges = [str((start + timedelta(days=n)).date()) for n in range(6)]
-    cuts = [[a, b] for a, b in zip(edges, edges[1:], strict=False)]
+    cuts = [[a, b] for a, b in pairwise(edges)]
     return {"history": cuts[:2], "subsequent": cuts[2], "validation": cuts[3], "test": cuts[4]}
 
 

@@ -37,9 +37,9 @@ def read(values: Any, kind: pa.DataType | None = None, **time: Any) -> Times:
 
 
 def good(values: Any, kind: pa.DataType | None = None, **time: Any) -> list[int]:
-    found = read(values, kind, **time)
-    assert not found.bad_N.any()
-    return found.ms_N.tolist()
+    result = read(values, kind, **time)
+    assert not result.bad_N.any()
+    return result.ms_N.tolist()
 
 
 @given(st.lists(moments, min_size=1, max_size=6), st.sampled_from(sorted(PER_SECOND)))
@@ -93,11 +93,11 @@ def test_timestamps_of_any_unit_and_zone_are_moments(us: list[int], zone: str) -
 @settings(deadline=None, max_examples=30)
 def test_local_times_are_those_of_the_time_zone_database(zone: str, minute: int) -> None:
     local = datetime(1990, 1, 1) + timedelta(minutes=minute)
-    found = from_local(pa.array([(local - EPOCH) // timedelta(milliseconds=1)]).to_numpy(), zone)
+    result = from_local(pa.array([(local - EPOCH) // timedelta(milliseconds=1)]).to_numpy(), zone)
     first, second = (local.replace(tzinfo=ZoneInfo(zone), fold=fold).astimezone(UTC) for fold in (0, 1))
     if first <= second:
-        assert found.ms_N[0] == first.timestamp() * 1_000
-    assert (found.repeated_N[0], found.skipped_N[0]) == (first < second, first > second)
+        assert result.ms_N[0] == first.timestamp() * 1_000
+    assert (result.repeated_N[0], result.skipped_N[0]) == (first < second, first > second)
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ FORMS = [
 @settings(deadline=None, max_examples=30)
 def test_a_format_reads_what_it_writes_and_nothing_else(form: str, seconds: list[int]) -> None:
     texts = [datetime.fromtimestamp(s, UTC).strftime(form) for s in seconds]
-    found = read([*texts, "2021-01-05T10:00:00", "soon", texts[0] + "x", None], format=form)
-    assert found.ms_N[: len(seconds)].tolist() == [s * 1_000 for s in seconds]
-    assert found.bad_N.tolist() == [False] * len(seconds) + [True] * 4
+    result = read([*texts, "2021-01-05T10:00:00", "soon", texts[0] + "x", None], format=form)
+    assert result.ms_N[: len(seconds)].tolist() == [s * 1_000 for s in seconds]
+    assert result.bad_N.tolist() == [False] * len(seconds) + [True] * 4
 
 
 def test_a_format_reads_single_digits_numbers_and_offsets() -> None:
@@ -159,7 +159,7 @@ def test_a_date_with_two_readings_is_refused_with_both(
 ) -> None:
     text = f"{day:02}{mark}{month:02}{mark}2021{clock}"
     chunk = Chunk("log.csv", pa.array([1]), pa.table({"ts": [text], "user": ["u"], "clicked": [0]}))
-    with pytest.raises(DataError, match="log.csv, column ts: .* two ways") as refused:
+    with pytest.raises(DataError, match=r"log\.csv, column ts: .* two ways") as refused:
         normalise(chunk, small_schema(time={"column": "ts"}, malformed=quarantine))
     for form in (f"%d{mark}%m{mark}%Y", f"%m{mark}%d{mark}%Y"):
         assert form in str(refused.value)
@@ -179,10 +179,18 @@ def test_a_column_that_cannot_be_times_is_named(values: list[Any], says: str) ->
         read(values)
 
 
+def test_a_date_with_two_readings_among_others_is_refused_with_both() -> None:
+    table = pa.table({"ts": ["2021-01-05", "05/01/2021"], "user": ["u", "u"], "clicked": [0, 1]})
+    with pytest.raises(
+        DataError, match=r"log\.csv, row 2: ts is missing .*5 January \('%d/%m/%Y'\) or 1 May"
+    ):
+        normalise(Chunk("log.csv", pa.array([1, 2]), table), small_schema(time={"column": "ts"}))
+
+
 def test_a_bad_time_spoils_its_own_row_only() -> None:
     bad = ["05/01/2021", "yesterday", "2021-02-30", "1483228800", "20210105101112131", "", "2021-13-01"]
-    found = read(["2021-01-05", *bad, "2021-01-05T00:00:00+00:00", None])
-    assert found.bad_N.tolist() == [False, *[True] * len(bad), False, True]
+    result = read(["2021-01-05", *bad, "2021-01-05T00:00:00+00:00", None])
+    assert result.bad_N.tolist() == [False, *[True] * len(bad), False, True]
     assert read(["7", "1e3", "x", "nan", "1_0", "1e999999999", None], unit="s").bad_N.tolist() == [
         False, False, True, True, True, True, True,
     ]  # fmt: skip

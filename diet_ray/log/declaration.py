@@ -158,7 +158,7 @@ class FilesConfig(Strict):
     ] = "auto"
     separator: Annotated[str, BeforeValidator(_separator)] = "auto"  # a tab for .tsv, else a comma
     columns: tuple[str, ...] | None = None  # names, where the text files have no header
-    # Encloses cells. none: a quotation mark is a character like any other. auto: '"', but a cell over several
+    # Encloses cells. none: a quotation mark is a character like any other. auto: '"', but a cell of several
     # lines is malformed where they look like rows of their own, and always where tabs separate the cells.
     quote: Annotated[str, BeforeValidator(_quote)] = "auto"
 

@@ -18,15 +18,16 @@ from diet_ray.log.schema import LogSchema
 from diet_ray.log.source import Chunk
 from diet_ray.log.values.columns import plain
 from diet_ray.log.values.conditions import label, verdict
+from diet_ray.log.values.dates import readings_of
 from diet_ray.log.values.ids import Ids, ids_of, number_text, without_missing
 from diet_ray.log.values.numbers import decimal_of, mask
 from diet_ray.log.values.times import times_of
 
 Rows = TypeVar("Rows", pa.Table, pa.Array)
-
+NOT_A_TIME = "is missing or not a time"
 EVENT = "event id"  # a column that no field or task is called
 
-# What is counted without setting a row aside.
+# What is counted, but does not cost a row.
 HEADERS = "repeated header lines left out"
 REPEATED = "times in an hour that comes twice, taken as the first"
 SKIPPED = "times that the clock skips, moved to the end of the gap"
@@ -84,11 +85,11 @@ def _filtered(table: pa.Table, schema: LogSchema, faults: Faults, path: str) -> 
     kept_N = np.ones(table.num_rows, bool)
     for test in schema.where:
         try:
-            found = verdict(_array(table, test.column), test)
+            result = verdict(_array(table, test.column), test)
         except pa.ArrowException as wrong:
             raise _cannot(path, test.column, "be compared", wrong) from wrong
-        kept_N &= found.passes_N | found.bad_N
-        faults.add(found.bad_N, f"{test.column} is not {found.fault}")
+        kept_N &= result.passes_N | result.bad_N
+        faults.add(result.bad_N, f"{test.column} is not {result.fault}")
     return kept_N
 
 
@@ -96,7 +97,7 @@ def _columns(
     table: pa.Table, schema: LogSchema, faults: Faults, path: str
 ) -> tuple[dict[str, pa.Array], Counter[str]]:
     times = times_of(_array(table, schema.time.column), schema.time, path)
-    faults.add(times.bad_N, f"{schema.time.column} is missing or not a time")
+    faults.add(times.bad_N, f"{schema.time.column} {NOT_A_TIME}")
     columns: dict[str, Any] = {"ts": pa.array(times.ms_N)}
     for field in schema.fields:
         if field.part:
@@ -187,5 +188,8 @@ def _first_fault(rejected: pa.Table, path: str) -> str:
     reason = first["reason"]
     cells = {name: value for name, value in first.items() if reason.startswith(f"{name} ")}
     shown = f": {cells}" if cells else f": {first['line']!r}" if first.get("line") else ""
+    if reason.endswith(NOT_A_TIME):
+        texts = [value for value in cells.values() if isinstance(value, str)]
+        shown += "".join(f" ({reading})" for reading in map(readings_of, texts) if reading)
     advice = "set malformed: quarantine in the schema to set such rows aside"
     return f"{path}, row {first['row']}: {reason}{shown}; {advice}"

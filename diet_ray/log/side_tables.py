@@ -26,7 +26,7 @@ class Joined(NamedTuple):
 
 
 def side_tables(source: str, schema: LogSchema) -> list[Joined]:
-    """The side tables of a schema, held whole by each process. DataError names one that cannot be used."""
+    """The side tables of a schema, whole in memory. DataError names one that cannot be used."""
     folder, tables = side_folder(source), []
     for side in schema.join:
         paths = matching_files(folder, (side.files,))
@@ -42,7 +42,7 @@ def side_tables(source: str, schema: LogSchema) -> list[Joined]:
 @lru_cache(maxsize=4)
 def _read(versions: tuple[tuple[str, str], ...], on: str, schema: LogSchema) -> pa.Table:
     tables = [table for url, _ in versions for table in _file(url, on, schema)]
-    side = _alike(tables, on)
+    side = _alike(tables)
     codes = side[on].combine_chunks().dictionary_encode().indices
     # Of several rows with one key the first counts.
     first_N = np.unique(codes.to_numpy(), return_index=True)[1]
@@ -56,6 +56,7 @@ def _file(url: str, on: str, schema: LogSchema) -> Iterator[pa.Table]:
             raise DataError(f"{url} has no column {on} to join by; it has {', '.join(file.columns)}")
         names = [name for name in file.columns if name in schema.columns()]
         check_unique(names, url)
+        yield pa.table({name: pa.nulls(0) for name in names})
         for batch in file.batches(names):
             if batch.unread:
                 raise DataError(f"{url}, row {batch.unread[0].row}: {batch.unread[0].reason}")
@@ -74,7 +75,7 @@ def _files(url: str, on: str, schema: LogSchema) -> FilesConfig:
         return plain_csv if on in second.columns and on not in first.columns else as_log
 
 
-def _alike(tables: list[pa.Table], on: str) -> pa.Table:
+def _alike(tables: list[pa.Table]) -> pa.Table:
     """All rows; a column of different types as text, so that no number goes through a float."""
     names = dict.fromkeys(name for table in tables for name in table.column_names)
     columns = {}
@@ -85,7 +86,7 @@ def _alike(tables: list[pa.Table], on: str) -> pa.Table:
         columns[name] = pa.chunked_array(
             [_part(part, kind, table.num_rows) for part, table in zip(parts, tables, strict=True)], kind
         )
-    return pa.table(columns) if columns else pa.table({on: pa.array([], pa.string())})
+    return pa.table(columns)
 
 
 def _part(part: pa.ChunkedArray | None, kind: pa.DataType, rows: int) -> pa.Array:

@@ -51,8 +51,11 @@ class ModelConfig(Strict):
     """
 
     name: str = "dcn"
+    """Architecture: dcn, dcnv2, finalnet, finalmlp, wukong, or `package.module:Class`."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the architecture."""
     head: HeadConfig = HeadConfig()
+    """The multi-task head above it."""
 
 
 def build_model(config: ModelConfig, *, fields: int, dim: int, tasks: int, seed: int) -> RankingModel:

@@ -33,10 +33,12 @@ def load_memory(run: str, stage: int | None = None) -> pa.Table:
 
     Example:
         >>> import diet_ray
-        >>> memory = diet_ray.load_memory(example_run)
+        >>> memory = diet_ray.load_memory("runs/demo")
         >>> memory.column_names
         ['embedding', 'logits', 'stage', 'label_group', 'influence']
-        >>> memory.num_rows == diet_ray.load_memory(example_run, stage=2).num_rows
+        >>> sorted(set(memory["stage"].to_pylist()))  # the stages whose blocks the rows were selected from
+        [1, 2, 3]
+        >>> diet_ray.load_memory("runs/demo", stage=1).num_rows < memory.num_rows
         True
     """
     for attempt in range(READ_ATTEMPTS):

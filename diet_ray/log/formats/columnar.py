@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from diet_ray.errors import DataError
 from diet_ray.log.formats.batch import Batch, BatchIterator
-from diet_ray.log.values.columns import checked, plain
+from diet_ray.log.values.columns import checked, is_text, plain
 
 BATCH_ROWS = 1_000_000
 
@@ -65,4 +65,13 @@ class ArrowFile(Columnar):
 
     def _pieces(self, wanted: list[str]) -> Iterator[pa.Table]:
         for number in range(self.ipc.num_record_batches):
-            yield pa.Table.from_batches([self.ipc.get_batch(number)]).select(wanted)
+            table = pa.Table.from_batches([self.ipc.get_batch(number)]).select(wanted)
+            for column in table.columns:
+                _check_layout(column)
+            yield table
+
+
+def _check_layout(column: pa.ChunkedArray) -> None:
+    """Raise ArrowInvalid where offsets lead out of the file, which is not checked on reading."""
+    for chunk in column.chunks:
+        (chunk.view(pa.binary()) if is_text(chunk.type) else chunk).validate(full=True)

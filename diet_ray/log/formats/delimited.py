@@ -1,7 +1,7 @@
 """CSV and its relations: every cell as text, no type guessed, an irregular line costing itself only.
 
 Blocks of regular lines are parsed by Arrow; one that has a line with another number of columns, a stray
-quotation mark or a cell over several lines is parsed line by line (formats.lines).
+quotation mark or a cell of several lines is parsed line by line (formats.lines).
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from diet_ray.log.values.columns import plain
 
 BLOCK_BYTES = 32 << 20
 LONGEST_LINE = 256 << 20  # bytes
-UNIT_SEPARATOR = b"\x1f"  # stands for a separator of several bytes in blocks that do not hold it
+UNIT_SEPARATOR = b"\x1f"  # replaces a separator of several bytes in blocks without it
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -94,7 +94,7 @@ def dialect_of(config: FilesConfig, *, tabs: bool) -> Dialect:
 def regular_batch(
     block: bytes, dialect: Dialect, *, width: int, index: dict[str, int], row: int
 ) -> Batch | None:
-    """The rows of a block behind number `row`; None where the block has to be read line by line."""
+    """The rows of a block after number `row`; None where the block has to be read line by line."""
     separator = dialect.separator.encode()
     if len(separator) > 1:
         if UNIT_SEPARATOR in block:
@@ -124,7 +124,7 @@ def regular_batch(
 
 
 def _quoted_regularly(block: bytes, quote: bytes, separator: bytes) -> bool:
-    """Whether each quotation mark begins or ends a cell or is doubled, and no cell goes over a line's end."""
+    """Whether each quotation mark begins or ends a cell or is doubled, and no cell has a line break."""
     byte_N = np.frombuffer(block, np.uint8)
     quote_N = np.flatnonzero(byte_N == quote[0])
     if not len(quote_N):

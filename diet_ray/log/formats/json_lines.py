@@ -20,7 +20,10 @@ Row = dict[str, Any]
 
 def objects(content: bytes | str) -> list[Row]:
     """The object of a JSON text or those of a list, fractions as Decimal; ValueError where it is neither."""
-    value = json.loads(content, parse_float=Decimal)
+    try:
+        value = json.loads(content, parse_float=Decimal)
+    except ArithmeticError as wrong:  # an exponent of more than 18 digits
+        raise ValueError("a number in it is too large") from wrong
     rows = value if isinstance(value, list) else [value]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("it is neither a JSON object nor a list of them")
@@ -59,7 +62,7 @@ class JsonLines:
         self.file, self.path, self.rest = file, path, b""
         block = self._block().removeprefix(BYTE_ORDER_MARK)
         if block.lstrip().startswith(b"[") and not block.split(b"\n", 1)[0].rstrip().endswith(b"]"):
-            # One list over many lines: nothing less than all of it can be read.
+            # One list on many lines can only be read as a whole.
             block, self.rest = b" ".join((block + self.rest + file.read()).splitlines()), b""
         self.first = list(_entries(block, 0))
         self.columns = list(

@@ -101,7 +101,7 @@ class DirectoryArrivals:
             True,
             notes=sum((each.notes for each in normal), Counter()),
         )
-        return behind(whole, start) if start else whole
+        return behind(whole, start)
 
 
 def behind(piece: Piece, start: int) -> Piece:
@@ -111,7 +111,7 @@ def behind(piece: Piece, start: int) -> Piece:
         start=start,
         rows=piece.rows.filter(pa.array(kept_N)),
         place_N=piece.place_N[kept_N],
-        notes={},  # they go with the rows before
+        notes=piece.notes if start <= piece.start else {},  # counted with the rows before
         rejected=tuple(table.filter(pc.greater(table["row"], start)) for table in piece.rejected),
     )
 
@@ -129,6 +129,6 @@ def up_to(piece: Piece, stop: int) -> Piece:
 
 
 def refused(piece: Piece, reason: str) -> Piece:
-    """A piece of which nothing could be read: one row stands for it, with the reason."""
+    """A piece of which nothing could be read: one row represents it, with the reason."""
     row = {"file": [piece.origin], "row": pa.array([piece.start + 1], pa.int64()), "reason": [reason]}
     return piece._replace(rejected=(pa.table(row),), unread=True)

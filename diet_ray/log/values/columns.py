@@ -36,7 +36,7 @@ def _unwrapped(array: pa.ExtensionArray) -> pa.Array:
 
 
 def _as_text(array: pa.Array) -> pa.Array:
-    """Text where all of it is UTF-8; else as it is, for one bad cell shall not cost the others."""
+    """Text where all of it is UTF-8; else bytes, so that one bad cell does not cost the others."""
     try:
         return array.cast(pa.binary()).cast(pa.string())
     except pa.ArrowInvalid:

@@ -53,11 +53,11 @@ def label(array: pa.Array, task: TaskConfig) -> tuple[NDArray[np.uint8], NDArray
         truth = by_distinct(_comparable(array), _zero_or_one, pa.bool_())
         bad_N = mask(pc.is_null(truth))
         return mask(truth).astype(np.uint8), bad_N, f"{task.source} is not 0 or 1"
-    found = verdict(array, task.condition)
+    result = verdict(array, task.condition)
     reason = f"{task.source} is missing"
     if not isinstance(task.equals, str):
-        reason += f" or not {found.fault}"
-    return found.passes_N.astype(np.uint8), found.missing_N | found.bad_N, reason
+        reason += f" or not {result.fault}"
+    return result.passes_N.astype(np.uint8), result.missing_N | result.bad_N, reason
 
 
 def _threshold(array: pa.Array, test: Condition) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -1,4 +1,4 @@
-"""Times that are written out: ISO 8601 and its near relations, and dates that can be read in two ways."""
+"""Times that are written out: ISO 8601 and close relatives, and dates that can be read in two ways."""
 
 import re
 from calendar import month_name
@@ -49,13 +49,14 @@ def check_readings(texts: pa.Array, column: str, path: str) -> None:
     for text in texts.drop_null().unique().to_pylist():
         if decimal_of(text) is not None:
             raise DataError(NUMBERS.format(path=path, column=column))
-        if (parts := YEAR_LAST.match(text)) is not None:
-            raise DataError(
-                f"{path}, column {column}: {_readings(text, parts)}; set time.format in the schema"
-            )
+        if (readings := readings_of(text)) is not None:
+            raise DataError(f"{path}, column {column}: {readings}; set time.format in the schema")
 
 
-def _readings(text: str, parts: re.Match[str]) -> str:
+def readings_of(text: str) -> str | None:
+    """How a date that does not begin with its year can be read; None where a text is no such date."""
+    if (parts := YEAR_LAST.match(text)) is None:
+        return None
     first, mark, second, year, clock, seconds = parts.groups()
     rest = (" %H:%M" + (":%S" if seconds else "")) if clock else ""
     form = "%Y" if len(year) == 4 else "%y"
