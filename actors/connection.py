@@ -16,6 +16,16 @@ import ray
 from diet_ray import errors
 from diet_ray.errors import DietError, ResourceError
 
+TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
+# What a task ends with, after Ray's own attempts, where the machines have too little memory or disk.
+EXHAUSTED = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.OutOfDiskError,
+    ray.exceptions.ObjectStoreFullError,
+    ray.exceptions.NodeDiedError,
+)
+
 logger = logging.getLogger(__name__)
 
 ANSWER_S = 5.0  # a cluster's port answers in milliseconds, across regions in tenths of a second
@@ -35,6 +45,7 @@ def connect() -> dict[str, float]:
     if ray.is_initialized():
         return ray.cluster_resources()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    logging.getLogger(TOKEN_LOGGER).addFilter(_is_no_token_notice)
     address = _address()
     # A dashboard of one's own costs seconds and memory; a cluster has its own.
     options: dict[str, Any] = {
@@ -73,6 +84,12 @@ def user_errors() -> Iterator[None]:
             f"an actor was lost and did not come back ({why}); committed stages are kept; rerun the same "
             "command to resume"
         ) from lost
+    except EXHAUSTED as lost:
+        why = str(lost).partition("\n")[0]
+        raise ResourceError(
+            f"a worker was lost or ran out of memory or disk ({why}); rerun the same command, on larger "
+            "machines if it happens again"
+        ) from lost
     except ray.exceptions.RayError as failed:
         cause = _user_cause(failed)
         if cause is None:
@@ -94,6 +111,11 @@ def _constructor_error(lost: ray.exceptions.RayActorError) -> DietError | None:
     """The DietError of an actor's constructor; Ray passes on nothing but its text."""
     raised = re.search(r"^diet_ray\.errors\.(\w+): (.+)", str(lost), re.MULTILINE | re.DOTALL)
     return getattr(errors, raised[1])(raised[2].strip()) if raised else None
+
+
+def _is_no_token_notice(record: logging.LogRecord) -> bool:
+    """Ray announces at each start that it uses the token it should use; that it has none is worth a line."""
+    return "authentication is enabled" not in record.getMessage()
 
 
 def _address() -> str:

@@ -151,6 +151,11 @@ def test_a_lost_actor_is_reported_with_what_to_do() -> None:
         raise ray.exceptions.ActorUnavailableError("it is gone", None)
 
 
+def test_a_worker_out_of_memory_is_reported_with_what_to_do() -> None:
+    with pytest.raises(ResourceError, match=r"no memory.*rerun the same command, on larger"), user_errors():
+        raise ray.exceptions.OutOfMemoryError("no memory\nand a page of advice")
+
+
 def test_a_mapper_returns_results_in_order_and_the_first_users_error(
     ray_here: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
