@@ -60,7 +60,7 @@ def connect() -> dict[str, float]:
         ray.init(address=address, **options)
     except Exception as refused:
         # Whatever Ray says here (no cluster, another version, no token) is about the address.
-        raise _unreachable(str(refused).strip().partition("\n")[0]) from refused
+        raise _unreachable(re.split(r"\n|(?<=\.) ", str(refused).strip())[0].rstrip(".")) from refused
     return ray.cluster_resources()
 
 
@@ -125,9 +125,10 @@ def _address() -> str:
         # Only "auto" takes the token that `ray start` left: Ray reads none for an address spelled out.
         return "auto" if cluster_started() else "local"
     if given == "auto":
-        recorded = _recorded_address()
-        if recorded and not _answers(recorded):
-            raise _unreachable(f"the cluster that `ray start` recorded at {recorded} does not answer")
+        # Left to itself, Ray would join whatever Ray of another program runs on this machine.
+        if not cluster_started():
+            recorded = _recorded_address() or "none is recorded"
+            raise _unreachable(f"no cluster of `ray start` answers ({recorded})")
         return given
     scheme, separator, place = given.rpartition("://")
     if given == "local" or (separator and scheme != "ray"):
