@@ -136,9 +136,11 @@ class Folder(NamedTuple):
         except OSError as failed:
             raise _at_path(failed, path) from failed
 
-    def write_parquet(self, relative: str, table: pa.Table) -> "FileStamp":
+    def write_parquet(self, relative: str, table: pa.Table, *, transient: bool = False) -> "FileStamp":
+        """transient: for a file that is read once and removed, written in half the time."""
         buffer = io.BytesIO()
-        pq.write_table(table, buffer, write_page_checksum=True)
+        quick = {"compression": "lz4", "write_statistics": False} if transient else {}
+        pq.write_table(table, buffer, write_page_checksum=True, **quick)
         return self.write(relative, buffer.getvalue())
 
     def read_parquet(

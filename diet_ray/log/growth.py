@@ -60,7 +60,7 @@ class CountWriter:
     def flush(self) -> None:
         for (block, field), counts in self.waiting.items():
             path = f"staging/counts/{block}/{field}/{self.number:05d}-{len(self.files):06d}.parquet"
-            self.folder.write_parquet(path, merged_counts(counts))
+            self.folder.write_parquet(path, merged_counts(counts), transient=True)
             self.files.append(CountFile(block, field, path))
         self.waiting, self.waiting_ids = {}, 0
 

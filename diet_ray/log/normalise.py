@@ -5,6 +5,7 @@ Shape suffixes: N rows.
 
 from collections import Counter
 from decimal import Decimal
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from diet_ray.log.source import Chunk
 from diet_ray.log.values.columns import plain
 from diet_ray.log.values.conditions import label, verdict
 from diet_ray.log.values.dates import readings_of
-from diet_ray.log.values.ids import Ids, ids_of, number_text, without_missing
+from diet_ray.log.values.ids import Ids, coded, ids_of, number_text, without_missing
 from diet_ray.log.values.numbers import decimal_of, mask
 from diet_ray.log.values.times import times_of
 
@@ -55,9 +56,10 @@ class Faults:
         return self.reason_N == np.array(None, dtype=object)
 
 
-def normalise(chunk: Chunk, schema: LogSchema) -> Normalised:
+def normalise(chunk: Chunk, schema: LogSchema, *, as_codes: bool = False) -> Normalised:
     """Apply the schema's filter, time, fields and tasks to a chunk.
 
+    as_codes: ids come as dictionaries (codes of distinct texts), for half the time and memory; else as text.
     Raises DataError naming file, row and column of the first malformed row where `schema.malformed` is error.
     """
     raw = {name: plain(chunk.table[name]) for name in chunk.table.column_names}
@@ -66,7 +68,7 @@ def normalise(chunk: Chunk, schema: LogSchema) -> Normalised:
     kept_N = _filtered(table, schema, faults, chunk.path)
     table, came, row = (_where(rows, kept_N) for rows in (table, pa.table(raw), chunk.row))
     faults.reason_N = faults.reason_N[kept_N]
-    columns, notes = _columns(table, schema, faults, chunk.path)
+    columns, notes = _columns(table, schema, faults, chunk.path, as_codes=as_codes)
     notes[HEADERS] = chunk.headers
     rejected = _rejected(chunk, came, row, faults)
     if schema.malformed == "error" and rejected.num_rows:
@@ -94,17 +96,19 @@ def _filtered(table: pa.Table, schema: LogSchema, faults: Faults, path: str) -> 
 
 
 def _columns(
-    table: pa.Table, schema: LogSchema, faults: Faults, path: str
+    table: pa.Table, schema: LogSchema, faults: Faults, path: str, *, as_codes: bool
 ) -> tuple[dict[str, pa.Array], Counter[str]]:
     times = times_of(_array(table, schema.time.column), schema.time, path)
     faults.add(times.bad_N, f"{schema.time.column} {NOT_A_TIME}")
     columns: dict[str, Any] = {"ts": pa.array(times.ms_N)}
     for field in schema.fields:
         if field.part:
-            columns[field.name] = _part_of_time(columns["ts"], field.part, schema.time.zone)
+            parts = _part_of_time(columns["ts"], field.part, schema.time.zone)
+            columns[field.name] = parts.dictionary_encode() if as_codes else parts
             continue
         try:
-            ids = _ids(_array(table, field.source), field)
+            array, of = _array(table, field.source), partial(_ids, field=field)
+            ids = coded(array, of) if as_codes else of(array)
         except pa.ArrowException as wrong:
             raise _cannot(path, field.source, "be a field", wrong) from wrong
         faults.add(ids.bad_N, ids.reason)

@@ -22,7 +22,18 @@ from diet_ray.log.growth import CountFile, CountWriter, GrowPiece, SliceVocabula
 from diet_ray.log.normalise import normalise
 from diet_ray.log.origin import SOURCES, changed_files, digest, plain_record, raw_files, side_files
 from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
-from diet_ray.log.slices import Mapper, Slice, Staged, base_slice, cut_slices, groups_of, partitioned
+from diet_ray.log.slices import (
+    Mapper,
+    Slice,
+    Staged,
+    base_slice,
+    block_numbers,
+    cut_slices,
+    groups_of,
+    partitioned,
+    read_staged,
+    write_staged,
+)
 from diet_ray.log.source import chunks
 from diet_ray.log.vocabulary import Encoder, HashedEncoder
 from diet_ray.storage import FileStamp, Folder
@@ -136,29 +147,29 @@ def _stage(schema: LogSchema, source: str, out: str, paths: list[str], mapper: M
 def stage(piece: SourcePiece) -> StagedPiece:
     """Cut the rows of one source file into slices of blocks below out/staging, and count their ids."""
     schema, folder = parse_schema(piece.schema, "prepared"), Folder.at(piece.out)
+    names, intervals = zip(*schema.intervals().items(), strict=True)
     hashed = isinstance(schema.encoder, HashedConfig)
     counts = CountWriter(folder, () if hashed else schema.field_names, piece.number)
     parts: list[Staged] = []
     outside, quarantined, notes, stamp = 0, Counter[str](), Counter[str](), digest(piece.path)
     for number, chunk in enumerate(chunks(piece.path, schema, piece.source)):
-        rows, _, rejected, noted = normalise(chunk, schema)
+        rows, _, rejected, noted = normalise(chunk, schema, as_codes=True)
         notes += noted
         name = f"{piece.number:05d}-{number:05d}.parquet"
         if rejected.num_rows:
             quarantined.update(rejected["reason"].to_pylist())
             folder.write_parquet(f"quarantine/{name}", rejected)
-        outside += rows.num_rows
-        ts_N = rows["ts"].to_numpy()
-        for block, (start, end) in schema.intervals().items():
-            inside = rows.filter((ts_N >= start) & (ts_N < end))
-            if not inside.num_rows:
+        block_N = block_numbers(rows["ts"].to_numpy(), intervals)
+        for number_of_block, inside in partitioned(rows, block_N):
+            if number_of_block < 0:
+                outside += inside.num_rows
                 continue
-            outside -= inside.num_rows
+            block, (start, end) = names[number_of_block], intervals[number_of_block]
             if block not in WITHOUT_GROWTH:
                 counts.add(block, inside)
             for place, part in partitioned(inside, base_slice(inside["ts"].to_numpy(), start, end)):
                 path = f"staging/{block}/{place:02d}/{name}"
-                folder.write_parquet(path, part)
+                write_staged(folder, path, part)
                 parts.append(Staged(block, place, path, part.num_rows))
     counts.flush()
     return StagedPiece(stamp, parts, counts.files, outside, quarantined, notes)
@@ -206,7 +217,7 @@ def _encode(
 def encode(piece: EncodePiece) -> list[EncodedSlice]:
     """Encode each slice into a file below out/blocks, rows in order of time."""
     schema, folder = parse_schema(piece.schema, "prepared"), Folder.at(piece.out)
-    tables = [_rows(folder, each, schema) for each in piece.slices]
+    tables = [read_staged(folder, each.paths) for each in piece.slices]
     block = piece.slices[0].block
     encoders = {field: _encoder(folder, schema, field, block, tables) for field in schema.field_names}
     return [
@@ -216,13 +227,6 @@ def encode(piece: EncodePiece) -> list[EncodedSlice]:
         )
         for part, rows in enumerate(tables, start=piece.first)
     ]
-
-
-def _rows(folder: Folder, slice_: Slice, schema: LogSchema) -> pa.Table:
-    """The staged rows of a slice, ids as dictionaries: each distinct one is looked up once."""
-    fields = schema.field_names
-    tables = [folder.read_parquet(path, dictionaries=fields) for path in slice_.paths]
-    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
 
 
 def _encoder(folder: Folder, schema: LogSchema, field: str, block: str, tables: list[pa.Table]) -> Encoder:

@@ -77,10 +77,16 @@ class SplitPiece(NamedTuple):
     number: int
 
 
+def block_numbers(ts_N: NDArray[np.int64], intervals: Sequence[Interval]) -> NDArray[np.int64]:
+    """Number of the block of each time, blocks in order of time; -1 outside of every block; [N]."""
+    start_B, end_B = np.array(intervals).T
+    block_N = np.searchsorted(start_B, ts_N, side="right") - 1
+    return np.where((block_N >= 0) & (ts_N < end_B[block_N]), block_N, -1)
+
+
 def base_slice(ts_N: NDArray[np.int64], start: int, end: int) -> NDArray[np.int64]:
-    """Number of the base slice of each time within a block; -1 outside of the block; [N]."""
-    inside = (ts_N >= start) & (ts_N < end)
-    return np.where(inside, (ts_N - start) * BASE_SLICES // (end - start), -1)
+    """Number of the base slice of each time within a block; [N]."""
+    return (ts_N - start) * BASE_SLICES // (end - start)
 
 
 def cut_slices(
@@ -182,7 +188,7 @@ def _split(
 def split(piece: SplitPiece) -> dict[tuple[int, int], tuple[str, int]]:
     """Write the rows of the piece; returns file and rows of each (number of the span, share) that has any."""
     folder = Folder.at(piece.out)
-    rows = pa.concat_tables([folder.read_parquet(path) for path in piece.paths])
+    rows = read_staged(folder, piece.paths)
     ts_N = rows["ts"].to_numpy()
     span_N = np.searchsorted([span.start for span in piece.spans], ts_N, side="right") - 1
     # Rows of one moment come in random order anyway (log.encoding): any share of them is a random one.
@@ -194,9 +200,27 @@ def split(piece: SplitPiece) -> dict[tuple[int, int], tuple[str, int]]:
         (number, share), span = divmod(key, most), piece.spans[key // most]
         place = f"staging/{span.block}/{span.slice:02d}/{number:04d}-{share:04d}"
         path = f"{place}/{piece.number:05d}.parquet"
-        folder.write_parquet(path, inside)
+        write_staged(folder, path, inside)
         files[number, share] = path, inside.num_rows
     return files
+
+
+def write_staged(folder: Folder, path: str, rows: pa.Table) -> None:
+    """Write rows whose ids are dictionaries; those much larger than the rows are cut down to them."""
+    columns = [_compact(column.combine_chunks()) for column in rows.itercolumns()]
+    folder.write_parquet(path, pa.table(columns, rows.column_names), transient=True)
+
+
+def _compact(column: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(column.type) and len(column.dictionary) > len(column):
+        return column.dictionary_decode().dictionary_encode()
+    return column
+
+
+def read_staged(folder: Folder, paths: Sequence[str]) -> pa.Table:
+    """The rows of staged files in their order, each column in one piece."""
+    tables = [folder.read_parquet(path) for path in paths]
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
 
 
 def partitioned(rows: pa.Table, key_N: NDArray[np.int64]) -> Iterator[tuple[int, pa.Table]]:
@@ -205,7 +229,7 @@ def partitioned(rows: pa.Table, key_N: NDArray[np.int64]) -> Iterator[tuple[int,
         order = np.argsort(key_N, kind="stable")
         rows, key_N = rows.take(pa.array(order)), key_N[order]
     keys, first = np.unique(key_N, return_index=True)
-    for key, start, stop in zip(keys.tolist(), first, [*first[1:], len(key_N)], strict=True):
+    for key, start, stop in zip(keys.tolist(), first, np.append(first, len(key_N))[1:], strict=True):
         yield key, rows.slice(start, stop - start)
 
 

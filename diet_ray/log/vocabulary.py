@@ -100,7 +100,14 @@ def _in_order(counts: pa.Table) -> pa.Table:
 
 
 def counted(ids: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """How often each id occurs (columns id and count), missing ones left out."""
+    """How often each id occurs (columns id and count), missing ones left out.
+
+    Of ids as a dictionary that repeats one, so does the answer: `merged_counts` adds it up.
+    """
+    array = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+    if pa.types.is_dictionary(array.type):
+        count_D = np.bincount(array.indices.drop_null().to_numpy(), minlength=len(array.dictionary))
+        return pa.table({"id": array.dictionary, "count": count_D}).filter(pa.array(count_D > 0))
     values, count = text_of(ids).drop_null().value_counts().flatten()
     return pa.table({"id": values, "count": count})
 

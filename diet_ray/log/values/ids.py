@@ -1,6 +1,7 @@
 """The one form of an id: text as written, whole numbers by value, never through a float."""
 
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -42,6 +43,21 @@ def ids_of(array: pa.Array, column: str) -> Ids:
     elif not is_text(kind):
         array = array.cast(pa.string())
     return Ids(array, good_N, reason)
+
+
+def coded(array: pa.Array, of: Callable[[pa.Array], Ids]) -> Ids:
+    """`of` the column, called with its distinct values; the ids as a dictionary, which may repeat one.
+
+    Raises pa.ArrowException where the type cannot hold ids.
+    """
+    by_value = array.dictionary_encode()
+    ids = of(by_value.dictionary)
+    # What is no id is an empty text here, for a dictionary holds no null: bad_N leaves its rows out.
+    values = pa.DictionaryArray.from_arrays(by_value.indices, ids.values.fill_null(""))
+    if not ids.bad_N.any():
+        return Ids(values, np.zeros(len(array), bool), ids.reason)
+    bad_D = np.append(ids.bad_N, False)
+    return Ids(values, bad_D[by_value.indices.fill_null(len(ids.bad_N)).to_numpy()], ids.reason)
 
 
 def without_missing(array: pa.Array, missing: tuple[str, ...]) -> pa.Array:
