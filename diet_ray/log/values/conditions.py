@@ -3,7 +3,6 @@
 Shape suffixes: N rows.
 """
 
-import math
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from diet_ray.log.declaration import Condition, TaskConfig
 from diet_ray.log.values.columns import by_distinct, is_bytes, is_text
 from diet_ray.log.values.ids import float_text, ids_of
-from diet_ray.log.values.numbers import EXACT, decimal_of, is_number, mask, numbers_of
+from diet_ray.log.values.numbers import decimal_of, is_number, mask, numbers_of
 
 YES = frozenset({"true", "t", "yes", "y", "on"})
 NO = frozenset({"false", "f", "no", "n", "off"})
@@ -61,29 +60,26 @@ def label(array: pa.Array, task: TaskConfig) -> tuple[NDArray[np.uint8], NDArray
 
 
 def _threshold(array: pa.Array, test: Condition) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    low, high = test.at_least, test.at_most
-    bound = low if low is not None else high
+    is_low = test.at_least is not None
+    bound = test.at_least if is_low else test.at_most
     assert bound is not None
-    if pa.types.is_signed_integer(array.type) and abs(bound) < EXACT:
-        compared = (
-            pc.greater_equal(array, math.ceil(bound))
-            if low is not None
-            else pc.less_equal(array, math.floor(bound))
-        )
-        return mask(compared), np.zeros(len(array), bool)
-    if abs(bound) >= EXACT or pa.types.is_unsigned_integer(array.type):
-        exact = Decimal(str(bound))
-        compared = by_distinct(_comparable(array), lambda v: _compared(v, exact, low is not None), pa.bool_())
-        return mask(compared), mask(pc.is_null(compared))
     value_N, bad_N = numbers_of(array)
-    return (value_N >= low if low is not None else value_N <= bound), bad_N
+    passes_N = value_N > float(bound) if is_low else value_N < float(bound)
+    # Rounding keeps order, so that only values with the float of the bound have to be compared exactly.
+    tie_N = (value_N == float(bound)) & ~bad_N
+    exact = Decimal(str(bound))
+    ties = by_distinct(
+        _comparable(array.filter(pa.array(tie_N))), lambda text: _is_beyond(text, exact, is_low), pa.bool_()
+    )
+    passes_N[tie_N] = mask(ties)
+    return passes_N, bad_N
 
 
-def _compared(text: str, bound: Decimal, at_least: bool) -> bool | None:
+def _is_beyond(text: str, bound: Decimal, is_low: bool) -> bool | None:
     number = decimal_of(text)
     if number is None:
         return None
-    return number >= bound if at_least else number <= bound
+    return number >= bound if is_low else number <= bound
 
 
 def _same_number(array: pa.Array, wanted: Decimal) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
