@@ -152,6 +152,15 @@ def test_bytes_that_are_not_utf_8_spoil_their_row_where_they_are_read() -> None:
     )
     assert result.rows["user"].to_pylist() == ["a", "b"] and result.rows["clicked"].to_pylist() == [1, 0]
     assert result.rejected["reason"].to_pylist() == ["user is not UTF-8 text"]
+    numbers = pa.array([b"7", b"\xff", b"9", b"1"])
+    for changes in (
+        {"time": {"column": "user", "unit": "s"}},
+        {"tasks": [{"name": "clicked", "from": "user", "at_least": 5}]},
+        {"fields": [{"name": "user", "at_most": 8}]},
+        {"where": [{"column": "user", "at_least": 0}]},
+    ):
+        result = normalised({"user": numbers}, malformed="quarantine", **changes)
+        assert result.rows.num_rows == 3 and result.rejected["row"].to_pylist() == [2]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from diet_ray.log.declaration import Condition, TaskConfig
-from diet_ray.log.values.columns import by_distinct, is_bytes, is_text
+from diet_ray.log.values.columns import by_distinct, is_text
 from diet_ray.log.values.ids import float_text, ids_of
 from diet_ray.log.values.numbers import decimal_of, is_number, mask, numbers_of
 
@@ -39,7 +39,7 @@ def verdict(array: pa.Array, test: Condition) -> Verdict:
         fault = "true or false as equals is (YAML reads a bare yes or no so; quote it to compare text)"
     elif isinstance(test.equals, str):
         passes_N, bad_N = _same_text(array, test.equals)
-        fault = "UTF-8 text"
+        fault = "text"
     else:
         passes_N, bad_N = _same_number(array, Decimal(str(test.equals)))
         fault = "a number as equals is (quote it to compare text)"
@@ -123,11 +123,9 @@ def _same_text(array: pa.Array, wanted: str) -> tuple[NDArray[np.bool_], NDArray
 
 
 def _comparable(array: pa.Array) -> pa.Array:
-    """The values as text, numbers exactly; null where they are bytes that are no text."""
+    """The values as text, numbers exactly."""
     if pa.types.is_floating(array.type):
         return float_text(array)
     if pa.types.is_boolean(array.type):
         return pc.if_else(array, "1", "0")
-    if is_text(array.type) or is_bytes(array.type):
-        return ids_of(array, "").values
-    return array.cast(pa.string())
+    return array if is_text(array.type) else array.cast(pa.string())
