@@ -5,7 +5,7 @@ DEMO := .demo
 RUNS := 108
 BLOCKS := 1000
 
-.PHONY: setup demo test test-long test-gpu lint bench campaign soak clean
+.PHONY: setup demo test test-long test-gpu lint docs bench campaign soak clean
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -52,6 +52,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# docs/configuration.md, from the config classes.
+docs: setup
+	PYTHONPATH=. $(BIN)/python docs/generate_configuration.py
 
 clean:
 	rm -rf build *.egg-info $(DEMO)

@@ -2,18 +2,27 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
+from actors.connection import connect
+from diet_ray.errors import DietError
+
 NO_PROGRESS_S = 1800  # turns a hang into an error
 
-# Told after each item: label, how many are done, of how many.
-Told = Callable[[str, int, int], None]
+# Called after each item: label, how many are done, of how many.
+Progress = Callable[[str, int, int], None]
+
+
+class Failure(NamedTuple):
+    """The error of an item: raised in the task, Ray Data would print its frames and wrap it."""
+
+    error: DietError | OSError
 
 
 def quiet_data() -> None:
-    """Set Ray Data up for this process: rows in order, errors as they were raised, no hang, no talk."""
+    """Set Ray Data up for this process: rows in order, errors as they were raised, no hang, no log."""
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.raise_original_map_exception = True
@@ -24,21 +33,36 @@ def quiet_data() -> None:
 
 
 class RayMapper:
-    """A diet_ray.log.prepare.Mapper: one Ray Data task per item, results in the order of the items."""
+    """A diet_ray.log.slices.Mapper: one Ray Data task per item, results in the order of the items.
 
-    def __init__(self, told: Told = lambda label, done, total: None) -> None:
-        self.told = told
-        quiet_data()
+    Raises the DietError or OSError of the first item that has one, as its function raised it. Ray is joined
+    or started at the first call: what is wrong before that needs no cluster.
+    """
+
+    def __init__(self, progress: Progress = lambda label, done, total: None) -> None:
+        self.progress = progress
 
     def __call__(self, function: Callable[[Any], Any], items: Sequence[Any], label: str) -> list[Any]:
-        rows = [{"number": number} for number in range(len(items))]
-        held = ray.put(list(items))
+        if not items:
+            return []
+        connect()
+        quiet_data()
+        shared = ray.put(list(items))
 
         def work(row: dict[str, Any]) -> dict[str, Any]:
-            return {"result": [function(ray.get(held)[row["number"]])]}
+            try:
+                return {"result": [function(ray.get(shared)[row["number"]])]}
+            except (DietError, OSError) as error:
+                if isinstance(error, ray.exceptions.RayError):
+                    raise  # Ray's own, on which a task is tried again
+                return {"result": [Failure(error)]}
 
+        rows = [{"number": number} for number in range(len(items))]
         results = []
         for row in ray.data.from_items(rows, override_num_blocks=len(rows)).map(work).iter_rows():
-            results.append(row["result"][0])
-            self.told(label, len(results), len(items))
+            (result,) = row["result"]
+            if isinstance(result, Failure):
+                raise result.error
+            results.append(result)
+            self.progress(label, len(results), len(items))
         return results

@@ -1,4 +1,4 @@
-"""Trials of a search as a Ray Tune trainable, and the rows they share through the object store."""
+"""Trials of a search as a Ray Tune trainable; their rows are shared through the object store."""
 
 import warnings
 from typing import Any, NamedTuple
@@ -6,67 +6,40 @@ from typing import Any, NamedTuple
 import numpy as np
 import ray
 import torch
-from numpy.typing import NDArray
 from ray import tune
 
-from actors.cells import CellWorker
 from diet_ray.config import CandidateConfig, FitConfig
 from diet_ray.errors import DietError
-from diet_ray.evaluation.cell import new_candidate, validation_rows
-from diet_ray.evaluation.trial import Trial, TrialData, TrialRecord
+from diet_ray.evaluation.trial import Trial, TrialData
+from diet_ray.evaluation.trial_record import TrialRecord
 from diet_ray.models.base import RankingModel
 from diet_ray.models.examples import Examples
 from diet_ray.storage import Folder
-from diet_ray.training.candidate import EpochScore
-from diet_ray.training.learning import own_device
+from diet_ray.training.candidate import EpochScore, objective
+from diet_ray.training.candidate_setup import new_candidate
+from diet_ray.training.device import default_device
 
-WORST = 0.0  # AUC
-
-
-class SharedRows(NamedTuple):
-    """Memory and validation rows in embedding space, as arrays that workers read without a copy."""
-
-    reduced_emb: NDArray[np.float32]  # [N, F, D]
-    reduced_label: NDArray[np.float32]  # [N, T]
-    validation_emb: NDArray[np.float32]
-    validation_label: NDArray[np.float32]
-
-    def on(self, device: str) -> TrialData:
-        with warnings.catch_warnings():
-            # The arrays are read-only, and nobody writes to them.
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            parts = [torch.as_tensor(part).to(device) for part in self]
-        return TrialData(Examples(*parts[:2]), Examples(*parts[2:]))
+WORST = -1e6  # below every AUC and every negative LogLoss; finite, for schedulers take means
 
 
 class SearchSetting(NamedTuple):
-    """What all trials of a search are told."""
+    """What all trials of a search share, besides their rows."""
 
-    folder: str
+    folder: str  # URL
     fit: FitConfig
     seeds: int
     threads: int
 
 
-@ray.remote(num_cpus=1, max_retries=2)
-def shared_rows(data: str, run: str, config: dict[str, Any], fit: dict[str, Any]) -> SharedRows:
-    """The newest memory, and validation rows embedded by the tables of the newest checkpoint."""
-    worker = CellWorker(data, run, config, threads=1)
-    reduced = worker.reduced("diet", 0)
-    newest = worker.checkpoint(len(worker.log.history))
-    validation = validation_rows(newest, worker.log, FitConfig.model_validate(fit).validation_rows)
-    return SharedRows(*(part.cpu().numpy() for part in (*reduced, *validation)))
-
-
 class TuneTrial(tune.Trainable):
     """One epoch per step. Its process goes on to other trials, so a trial starts in milliseconds."""
 
-    def setup(self, config: dict[str, Any], shared: Any = None, setting: Any = None) -> None:
-        """`shared` holds a reference to SharedRows, `setting` is a SearchSetting (tune.with_parameters)."""
+    def setup(self, config: dict[str, Any], rows: Any = None, setting: Any = None) -> None:
+        """`rows` is a list of one reference to cells.trial_arrays, `setting` a SearchSetting."""
         torch.set_num_threads(setting.threads)
         self.setting: SearchSetting = setting
-        self.device = own_device()
-        self.data = ray.get(shared[0]).on(self.device)
+        self.device = default_device()
+        self.data = _on_device(ray.get(rows[0]), self.device)
         self.trial: Trial | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -76,33 +49,39 @@ class TuneTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        # Built here and not in `setup`, where a module of the user's that fails would end the whole search.
+        # Built here and not in `setup`, where a failing module of the user's would end the whole search.
         self.trial = self.trial or self._trial()
-        replayed = self.trial.told < self.trial.record.epochs
+        replayed = self.trial.replayed < self.trial.record.epochs
         try:
             best = self.trial.epoch()
         except Exception as failure:
             # It is on record. To Tune it is the worst of trials, for an error would cost a new process.
-            if self._poisoned(failure):
+            if self._process_is_unsafe(failure):
                 raise
-            return {"auc": WORST, "now": {}, "done": True}
-        now = {} if replayed else self._now()._asdict()
-        return {"auc": best.auc, "now": now, "done": self.trial.finished}
+            return {"objective": WORST, "epoch": {}, "done": True}
+        epoch = {} if replayed else self._newest_epoch()._asdict()
+        return {"objective": objective(best), "epoch": epoch, "done": self.trial.finished}
 
-    def _poisoned(self, failure: Exception) -> bool:
-        """Whether later trials of this process may fail too: an error of a GPU's kernel stays with it."""
+    def _process_is_unsafe(self, failure: Exception) -> bool:
+        """Whether later trials of this process may fail too: an error of a GPU kernel stays with it."""
         return self.device == "cuda" and not isinstance(failure, DietError | torch.OutOfMemoryError)
 
-    def _now(self) -> EpochScore:
-        """The mean over seeds of the epoch just told; a seed that stopped earlier counts with its last."""
+    def _newest_epoch(self) -> EpochScore:
+        """Mean over seeds of the newest epoch; a seed that stopped earlier counts with its last one."""
         assert self.trial is not None
-        of_seed = [scores[: self.trial.told][-1] for scores in self.trial.record.scores]
-        return EpochScore(*(float(np.mean(values)) for values in zip(*of_seed, strict=True)))
+        newest = [scores[: self.trial.replayed][-1] for scores in self.trial.record.scores]
+        return EpochScore(*(float(np.mean(values)) for values in zip(*newest, strict=True)))
 
     def _trial(self) -> Trial:
-        started = TrialRecord.model_validate(self.config["trial"])
         setting = self.setting
-        return Trial(started, self.data, setting.fit, self._build, setting.seeds, Folder.at(setting.folder))
+        return Trial(
+            TrialRecord.model_validate(self.config["trial"]),
+            self.data,
+            setting.fit,
+            self._build,
+            setting.seeds,
+            Folder.at(setting.folder),
+        )
 
     def _build(self, candidate: CandidateConfig, seed: int) -> RankingModel:
         fields, dim = self.data.reduced.emb_NFD.shape[1:]
@@ -114,3 +93,11 @@ class TuneTrial(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing; see `save_checkpoint`."""
+
+
+def _on_device(arrays: list[np.ndarray], device: str) -> TrialData:
+    with warnings.catch_warnings():
+        # The arrays are read-only, and nobody writes to them.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        emb, label, validation_emb, validation_label = (torch.as_tensor(a).to(device) for a in arrays)
+    return TrialData(Examples(emb, label), Examples(validation_emb, validation_label))

@@ -26,8 +26,7 @@ import pyarrow.parquet as pq
 import torch
 import tyro
 
-from actors.worker import checkpoint_path, memory_path
-from diet_ray.config import RunConfig
+from diet_ray import layout
 from diet_ray.distillation.memory import from_arrow
 from diet_ray.distillation.stage import memory_schema
 from diet_ray.evaluation.probe import probe_memory
@@ -36,7 +35,8 @@ from diet_ray.log.stream.arrivals import DirectoryArrivals
 from diet_ray.log.stream.intake import Intake
 from diet_ray.log.stream.log import StreamConfig, StreamLog
 from diet_ray.log.stream.messages import MESSAGE_ROWS as PLACES
-from diet_ray.runs.run import Run, memory_stamp
+from diet_ray.runs.run import Run
+from pipelines.stream import intake_states
 from tests.kafka_broker import broker, publish
 
 MESSAGE_ROWS = 2_000
@@ -122,7 +122,8 @@ def taken(run: Path) -> int:
     if not records:
         return 0
     (place,) = [
-        stop for _, _, stop, _ in json.loads(records[-1].read_text())["metrics"]["stream"]["taken"][-1:]
+        stop
+        for _, _, stop, _ in json.loads(records[-1].read_text())["metrics"]["stream"]["intake"]["taken"][-1:]
     ]
     return place // PLACES
 
@@ -132,7 +133,7 @@ def scored_block(options: Options, run: Run, log: StreamLog, file: Path) -> Bloc
     raw = options.run.with_name(options.run.name + "-scored")
     raw.mkdir(exist_ok=True)
     shutil.copy(file, raw / file.name)
-    states = [record.metrics["stream"] for record in run.records]
+    states = intake_states(run)
     config = StreamConfig(block_rows=10**9, lateness=1e9)
     intake = Intake(run.folder, DirectoryArrivals(str(raw), log.schema), log.schema, config, states)
     intake.poll()
@@ -145,12 +146,14 @@ def scored_block(options: Options, run: Run, log: StreamLog, file: Path) -> Bloc
 def probes(run: Run, log: EncodedLog, block: Block, seeds: int) -> list[float]:
     """AUC of a probe trained on the newest memory of a run, by seed."""
     torch.set_num_threads(1)
-    config = RunConfig.model_validate({key: run.config[key] for key in RunConfig.model_fields})
-    table = run.folder.read_parquet(memory_path(run.stage))
+    config = run.run_config
+    table = run.folder.read_parquet(layout.memory(run.stage))
     memory = from_arrow(table, memory_schema(log, config)).examples()
-    checkpoint = run.folder.read(checkpoint_path(run.stage))
-    shape = (config.dim, config.training)
-    return [probe_memory(memory, checkpoint, log, block, *shape, seed).auc for seed in range(seeds)]
+    checkpoint = run.folder.read(layout.checkpoint(run.stage))
+    return [
+        probe_memory(memory, checkpoint, log, block, config.dim, config.training, seed).auc
+        for seed in range(seeds)
+    ]
 
 
 def costs(run: Run) -> dict[str, float]:
@@ -169,13 +172,14 @@ def costs(run: Run) -> dict[str, float]:
     parts: dict[str, float] = {}
     for number in range(2, len(run.records) - 1):
         own, following = run.records[number].metrics, run.records[number + 1].metrics
-        work = {key: value for key, value in own["seconds"].items() if key != "train"}
-        busy = max(sum(work.values()), following["seconds"]["train"])
+        seconds = own.seconds.model_dump(exclude_none=True)
+        train = seconds.pop("train")
+        busy = max(sum(seconds.values()), following.seconds.train)
         whole += periods[number - 1]
         orchestration += max(0.0, periods[number - 1] - busy)
-        for key, value in {**work, "train": own["seconds"]["train"], "read": own["seconds_to_read"]}.items():
+        for key, value in {**seconds, "train": train, "read": own.stream.seconds_to_read}.items():
             parts[key] = parts.get(key, 0.0) + value
-    latency = [record.metrics["seconds_to_commit"] for record in run.records[2:]]
+    latency = [record.metrics.stream.seconds_to_commit for record in run.records[2:]]
     stages = len(run.records) - 3
     return {
         "period": whole / stages,
@@ -195,11 +199,11 @@ def main(options: Options) -> None:
     found = {
         "seconds": seconds,
         "stages": run.stage,
-        "rows": sum(record.metrics["block_rows"] for record in run.records),
-        "rows of the batch run": sum(record.metrics["block_rows"] for record in batch.records),
-        "memory": memory_stamp(run.records[-1]).sha256,
-        "memory rows": run.records[-1].metrics["memory"]["rows"],
-        "memory rows of the batch run": batch.records[-1].metrics["memory"]["rows"],
+        "rows": sum(record.metrics.block_rows for record in run.records),
+        "rows of the batch run": sum(record.metrics.block_rows for record in batch.records),
+        "memory": run.records[-1].memory_stamp().sha256,
+        "memory rows": run.records[-1].metrics.memory.rows,
+        "memory rows of the batch run": batch.records[-1].metrics.memory.rows,
         "probe AUC": probes(run, log, block, options.seeds),
         "probe AUC of the batch run": probes(batch, prepared, prepared.blocks["validation"], options.seeds),
         **costs(run),

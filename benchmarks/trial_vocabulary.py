@@ -18,11 +18,12 @@ import torch
 import tyro
 
 from diet_ray.config import CandidateConfig, FitConfig
-from diet_ray.evaluation.cell import new_candidate
-from diet_ray.evaluation.trial import Trial, TrialData, TrialRecord
+from diet_ray.evaluation.trial import Trial, TrialData
+from diet_ray.evaluation.trial_record import TrialRecord
 from diet_ray.models.examples import Examples
 from diet_ray.storage import Folder
-from diet_ray.training.recommender import Tables
+from diet_ray.training.candidate_setup import new_candidate
+from diet_ray.training.tables import Tables
 
 FIELDS, DIM, TASKS = 12, 32, 3
 CANDIDATE = CandidateConfig(name="dcn", options={"hidden": [128, 64]})

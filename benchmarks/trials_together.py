@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from diet_ray.config import CandidateConfig
-from diet_ray.evaluation.cell import new_candidate
 from diet_ray.models.examples import example_loss, predict
-from diet_ray.training.learning import own_device
+from diet_ray.training.candidate_setup import new_candidate
+from diet_ray.training.device import default_device
 
 FIELDS, DIM, TASKS = 12, 32, 3
 Batch = tuple[Tensor, Tensor]
@@ -101,7 +101,7 @@ def apart(models: list[nn.Module], rows: list[Batch]) -> float:
 
 def main(options: Options) -> None:
     torch.set_num_threads(1)
-    device = own_device()
+    device = default_device()
     rows = batches(options, device)
     found = []
     for size, hidden in SIZES.items():

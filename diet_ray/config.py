@@ -15,6 +15,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 QuotaRule = Literal["equal", "sqrt", "proportional"]
 TargetLabels = Literal["teacher", "real"]
 
+OF_LOG = ("log", "fingerprint", "stream")  # keys of a run's config.yaml that are not those of RunConfig
 # Keys of RunConfig that had another name up to version 0.1: path of the old key -> new name.
 RENAMED_KEYS = {
     "width": "dim",
@@ -102,20 +103,32 @@ class MethodConfig(Strict):
     """One stage of the method."""
 
     boundary: BoundaryConfig = BoundaryConfig()
+    """Which rows enter the memory and which older rows stay."""
     inner: InnerConfig = InnerConfig()
+    """The proxy's training on the memory."""
     outer: OuterConfig = OuterConfig()
+    """The optimisation of the memory."""
 
 
 class ReferenceConfig(ModelConfig):
     """The architecture of the reference and the models that learn over the same tables.
 
-    ensemble: names of architectures; the reference's own name adds the same model with other initial weights.
-        The teacher's logits are the mean over all of them. Training the default four takes seven times as
-        long as a DCN alone, and candidates do best on the tables they leave (docs/tried.md).
+    The teacher's logits are the mean over all of them. Training the default four takes seven times as long as
+    a DCN alone, and candidates do best on the tables they leave (docs/tried.md).
+
+    Raises:
+        pydantic.ValidationError: where an architecture does not exist or has no such option.
+
+    Example:
+        >>> from diet_ray import ReferenceConfig
+        >>> reference = ReferenceConfig(name="dcnv2", options={"cross_layers": 2}, ensemble=("wukong",))
+        >>> [member.name for member in reference.members()]
+        ['dcnv2', 'wukong']
     """
 
     ensemble: tuple[str, ...] = ("dcnv2", "finalmlp", "wukong")
-    """Architectures that learn with the reference over the same tables."""
+    """Architectures that learn with the reference over the same tables; its own name adds the same model with
+    other initial weights."""
 
     @model_validator(mode="after")
     def _architectures_exist(self) -> "ReferenceConfig":
@@ -149,7 +162,14 @@ class TrainingConfig(Strict):
 
 
 class FitConfig(Strict):
-    """A candidate's training on reduced rows; the best epoch by validation AUC is kept."""
+    """A candidate's training on reduced rows; the best epoch by validation AUC is kept.
+
+    Example:
+        >>> from diet_ray import FitConfig
+        >>> fit = FitConfig(epochs=4, rehearsal_weight=3.0)
+        >>> fit.chosen_weight
+        3.0
+    """
 
     epochs: Positive = 8
     """Most epochs over the reduced rows."""
@@ -164,8 +184,8 @@ class FitConfig(Strict):
     rehearsal: Annotated[float, Field(ge=0)] = 0.5
     """Reduced rows rehearsed per row of the subsequent block; 0 as in the paper."""
     rehearsal_weight: Rate | Literal["auto"] = "auto"
-    """Weight of all rehearsed rows together relative to the block's rows; auto: the better of two weights
-    on the validation block (diet_ray/evaluation/rehearsal.py)."""
+    """Weight of all rehearsed rows together relative to the block's rows; auto: of two weights, the one with
+    the higher AUC on the validation block."""
 
     @property
     def weight_is_open(self) -> bool:
@@ -181,10 +201,17 @@ class FitConfig(Strict):
 
 
 class CandidateConfig(ModelConfig):
-    """An architecture and the learning rate of its dense part, on reduced and on real rows alike."""
+    """An architecture and the learning rate of its dense part, on reduced and on real rows alike.
+
+    Example:
+        >>> from diet_ray import CandidateConfig, FitConfig
+        >>> candidate = CandidateConfig(name="wukong", options={"layers": 2}, learning_rate=5e-4)
+        >>> candidate.apply_to(FitConfig()).learning_rate
+        0.0005
+    """
 
     learning_rate: Rate | None = None
-    """Own learning rate; without one the fit's and the training's hold."""
+    """Learning rate of the dense part; without one, those of the fit and of the training apply."""
 
     def apply_to(self, fit: FitConfig) -> FitConfig:
         """`fit` with the candidate's own learning rate, if it has one."""
@@ -192,7 +219,25 @@ class CandidateConfig(ModelConfig):
 
 
 class RunConfig(Strict):
-    """Everything a run's memory depends on, besides the log."""
+    """Everything a run's memory depends on, besides the log.
+
+    Sections may be given as configs or as plain mappings. A config is frozen; `model_copy(update=...)`
+    returns a changed one.
+
+    Raises:
+        pydantic.ValidationError: naming the key that is unknown, renamed or out of range.
+
+    Example:
+        >>> from diet_ray import RunConfig
+        >>> config = RunConfig(ratio=0.02, method={"outer": {"iterations": 10}})
+        >>> config.method.outer.iterations, config.method.inner.horizon
+        (10, 20)
+        >>> RunConfig(ratio=1.5)
+        Traceback (most recent call last):
+        pydantic_core._pydantic_core.ValidationError: 1 validation error for RunConfig
+        ratio
+          Input should be less than or equal to 1 ...
+    """
 
     seed: int = 0
     """Seed of every random choice of the run."""
@@ -203,8 +248,11 @@ class RunConfig(Strict):
     pool_rows: Positive = 65_536
     """Real rows of a block from which the distiller draws."""
     reference: ReferenceConfig = ReferenceConfig()
+    """The models that learn the log and label the memory."""
     training: TrainingConfig = TrainingConfig()
+    """One epoch over real rows."""
     method: MethodConfig = MethodConfig()
+    """One stage of the method."""
 
     @model_validator(mode="before")
     @classmethod

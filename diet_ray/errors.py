@@ -18,4 +18,4 @@ class RunError(DietError):
 
 
 class ResourceError(DietError):
-    """The cluster is too small for what was asked; the message says what to change."""
+    """The cluster is too small for the request, or cannot be joined; the message says what to change."""

@@ -1,10 +1,14 @@
 """Files on any file system fsspec reaches: published whole or not at all, named by size and checksum."""
 
+import errno
 import hashlib
 import io
 import json
+import math
 import os
 import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -13,7 +17,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from diet_ray.errors import DataError
+from diet_ray.errors import ConfigError, DataError
+
+# Scheme of a URL -> the extra of this package that installs its driver.
+EXTRAS = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gcs",
+    "gcs": "gcs",
+    "abfs": "azure",
+    "abfss": "azure",
+    "az": "azure",
+}
+# Stores in which a put is atomic, and a rename is a copy and a deletion.
+OBJECT_STORES = {*EXTRAS, "memory", "oss", "r2"}
+DIGEST_BYTES = 1 << 20
 
 
 class Folder(NamedTuple):
@@ -24,8 +42,11 @@ class Folder(NamedTuple):
 
     @classmethod
     def at(cls, url: str) -> "Folder":
-        """Open `url` (a local path or an fsspec URL such as s3://bucket/run); nothing is created."""
-        fs, root = fsspec.core.url_to_fs(str(url))
+        """Open `url` (a local path or an fsspec URL such as s3://bucket/run); nothing is created.
+
+        Raises ConfigError where no driver for the URL is installed.
+        """
+        fs, root = file_system(url)
         return cls(fs, root.rstrip("/"))
 
     def __truediv__(self, relative: str) -> str:
@@ -38,48 +59,99 @@ class Folder(NamedTuple):
         return bool(self.fs.exists(self / relative))
 
     def write(self, relative: str, content: bytes) -> "FileStamp":
-        """Publish `content` atomically: readers see the old file or the whole new one."""
+        """Publish `content` atomically: readers see the old file or the whole new one.
+
+        Raises OSError with the path of the file where it cannot be written.
+        """
         path = self / relative
-        self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-        # Object stores publish a put atomically; a local file needs the rename.
-        staged = f"{path}.{uuid.uuid4().hex}.tmp"
-        with self.fs.open(staged, "wb") as file:
-            file.write(content)
-        self.fs.mv(staged, path)
+        try:
+            if _is_object_store(self.fs):
+                self.fs.pipe_file(path, content)
+            else:
+                self._write_and_rename(path, content)
+        except OSError as failed:
+            raise _at_path(failed, path) from failed
         return FileStamp.of(relative, content)
+
+    def _write_and_rename(self, path: str, content: bytes) -> None:
+        self._make_parent(path)
+        staged = _staged(path)
+        try:
+            with self.fs.open(staged, "wb") as file:
+                file.write(content)
+            if isinstance(self.fs, LocalFileSystem):
+                os.replace(staged, path)  # fsspec's mv would move the file into a folder of that name
+            else:
+                self.fs.mv(staged, path)
+        except BaseException:
+            with suppress(OSError):
+                self.fs.rm(staged)
+            raise
+
+    def _make_parent(self, path: str) -> None:
+        parent = path.rsplit("/", 1)[0]
+        try:
+            self.fs.makedirs(parent, exist_ok=True)
+        except FileExistsError as file:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), parent) from file
 
     def create(self, relative: str, content: bytes) -> "FileStamp":
         """`write`, but FileExistsError where there is such a file: of two writers one wins."""
         path = self / relative
-        self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
         if not isinstance(self.fs, LocalFileSystem):
             self.fs.pipe_file(path, content, mode="create")
             return FileStamp.of(relative, content)
-        staged = f"{path}.{uuid.uuid4().hex}.tmp"
-        Path(staged).write_bytes(content)
+        staged = _staged(path)
         try:
+            self._make_parent(path)
+            Path(staged).write_bytes(content)
             os.link(staged, path)
+        except OSError as failed:
+            raise _at_path(failed, path) from failed
         finally:
-            os.unlink(staged)
+            with suppress(OSError):
+                os.unlink(staged)
         return FileStamp.of(relative, content)
 
-    def read(self, relative: str) -> bytes:
-        """Return the file's bytes; DataError names a file that is not there."""
+    def check_writable(self) -> None:
+        """Create the folder; OSError naming it where nothing can be written there.
+
+        On object stores nothing is created, and the first write shows what is allowed.
+        """
+        if _is_object_store(self.fs):
+            return
         try:
-            return bytes(self.fs.cat_file(self / relative))
+            self.write(".writable", b"")
+            self.fs.rm(self / ".writable")
+        except OSError as failed:
+            raise _at_path(failed, self.root) from failed
+
+    def read(self, relative: str) -> bytes:
+        """Return the file's bytes; DataError where it is not there, OSError where it cannot be read."""
+        path = self / relative
+        try:
+            return bytes(self.fs.cat_file(path))
         except FileNotFoundError as missing:
-            raise DataError(f"{self / relative} does not exist") from missing
+            raise DataError(f"{path} does not exist") from missing
+        except OSError as failed:
+            raise _at_path(failed, path) from failed
 
     def write_parquet(self, relative: str, table: pa.Table) -> "FileStamp":
         buffer = io.BytesIO()
         pq.write_table(table, buffer, write_page_checksum=True)
         return self.write(relative, buffer.getvalue())
 
-    def read_parquet(self, relative: str, columns: list[str] | None = None) -> pa.Table:
-        """Return the whole table; DataError names a file that is missing or damaged."""
+    def read_parquet(
+        self, relative: str, columns: list[str] | None = None, dictionaries: Sequence[str] | None = None
+    ) -> pa.Table:
+        """Return the whole table; DataError names a file that is missing or damaged.
+
+        dictionaries: columns of text that are returned as dictionaries, as the file stores them.
+        """
+        content = io.BytesIO(self.read(relative))
+        options = {"columns": columns, "read_dictionary": dictionaries, "page_checksum_verification": True}
         try:
-            content = io.BytesIO(self.read(relative))
-            return pq.read_table(content, columns=columns, page_checksum_verification=True)
+            return pq.read_table(content, **options)
         except (pa.ArrowException, OSError) as broken:
             raise DataError(f"{self / relative} is damaged: {broken}") from broken
 
@@ -90,13 +162,89 @@ class Folder(NamedTuple):
             raise DataError(f"{self / relative} is not valid JSON: {broken}") from broken
 
     def write_json(self, relative: str, value: Any) -> "FileStamp":
-        return self.write(relative, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+        """`write` of JSON that any reader takes: a number that is NaN or infinite becomes null."""
+        text = json.dumps(_finite(value), indent=1, allow_nan=False)
+        return self.write(relative, (text + "\n").encode())
+
+    def digest(self, relative: str) -> "FileStamp":
+        """Size and checksum of a file of any size, read piece by piece."""
+        path, size, hashed = self / relative, 0, hashlib.sha256()
+        try:
+            with self.fs.open(path, "rb") as file:
+                while content := file.read(DIGEST_BYTES):
+                    size += len(content)
+                    hashed.update(content)
+        except OSError as failed:
+            raise _at_path(failed, path) from failed
+        return FileStamp(relative, size, hashed.hexdigest())
+
+
+def file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a URL and the path there; ConfigError where no driver for it is installed."""
+    scheme = str(url).split("://")[0]
+    try:
+        fs, path = fsspec.core.url_to_fs(str(url))
+    except ImportError as missing:
+        extra = EXTRAS.get(scheme)
+        how = f"pip install 'diet-ray[{extra}]'" if extra else str(missing)
+        raise ConfigError(f"{url}: the driver for {scheme}:// is not installed: {how}") from missing
+    except ValueError as unknown:
+        known = "a local path, s3://, gs://, abfs:// or another scheme of fsspec"
+        raise ConfigError(f"{url}: there is no storage {scheme}://; use {known}") from unknown
+    except OSError as refused:
+        reason = str(refused).partition("\n")[0]
+        raise ConfigError(f"{url}: the driver for {scheme}:// cannot be loaded: {reason}") from refused
+    return fs, str(path)
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None in place of every float that JSON has no number for."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def absolute(url: str) -> str:
     """The same place whatever the working directory: processes of a cluster do not share one."""
-    fs, root = fsspec.core.url_to_fs(str(url))
-    return str(root) if isinstance(fs, LocalFileSystem) else str(url)
+    fs, root = file_system(url)
+    return root if isinstance(fs, LocalFileSystem) else str(url)
+
+
+def file_at(url: str, default: str) -> tuple[Folder, str]:
+    """Folder and name of a file to write; `default` is its name where `url` is a folder."""
+    fs, path = file_system(url)
+    if str(url).endswith("/") or fs.isdir(path):
+        return Folder(fs, path.rstrip("/")), default
+    place, _, name = path.rpartition("/")
+    return Folder(fs, place), name
+
+
+def is_below(url: str, other: str) -> bool:
+    """Whether `url` is `other` or lies below it, links resolved."""
+    (fs, inner), (other_fs, outer) = file_system(url), file_system(other)
+    if fs is not other_fs:
+        return False
+    if isinstance(fs, LocalFileSystem):
+        inner, outer = os.path.realpath(inner), os.path.realpath(outer)
+    return f"{inner.rstrip('/')}/".startswith(f"{outer.rstrip('/')}/")
+
+
+def _is_object_store(fs: fsspec.AbstractFileSystem) -> bool:
+    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    return not OBJECT_STORES.isdisjoint(protocols)
+
+
+def _staged(path: str) -> str:
+    return f"{path}.{uuid.uuid4().hex}.tmp"
+
+
+def _at_path(failed: OSError, path: str) -> OSError:
+    """The error with the path that its reader knows; a full disk names none, a rename two."""
+    if failed.errno is None:
+        return OSError(f"{path}: {failed}")
+    return OSError(failed.errno, failed.strerror, path)  # of the same class, by errno
 
 
 class FileStamp(NamedTuple):

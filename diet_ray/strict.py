@@ -1,8 +1,22 @@
-"""Base class of every configuration a user writes."""
+"""Base class of every configuration a user writes, and how its YAML files are read."""
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import math
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from diet_ray.errors import ConfigError
+
+
+def _nan_for_null(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+NullableFloat = Annotated[float, BeforeValidator(_nan_for_null)]
+"""A number that is null in JSON where it is NaN."""
 
 
 class Strict(BaseModel):
@@ -26,3 +40,18 @@ def config_error(error: ValidationError, what: str) -> ConfigError:
         given = f" (got {problem['input']!r})" if key and problem["type"] != "missing" else ""
         lines.append(f"  {key or what}: {problem['msg'].removeprefix('Value error, ')}{given}")
     return ConfigError(f"{what} is not valid:\n" + "\n".join(lines))
+
+
+def read_yaml(file: Path | Traversable, what: str) -> Any:
+    """The content of a YAML file; ConfigError names `what` and the line where it is not UTF-8 or not YAML."""
+    content = file.read_bytes()
+    try:
+        return yaml.safe_load(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as wrong:
+        number = content[: wrong.start].count(b"\n") + 1
+        raise ConfigError(f"{what} is not UTF-8 (line {number}); save it in that encoding") from wrong
+    except yaml.MarkedYAMLError as broken:
+        line = f"line {broken.problem_mark.line + 1}: " if broken.problem_mark else ""
+        raise ConfigError(f"{what} is not YAML: {line}{broken.problem}") from broken
+    except (yaml.YAMLError, ValueError, RecursionError) as broken:  # a date that is none is a ValueError
+        raise ConfigError(f"{what} is not YAML: {broken}") from broken

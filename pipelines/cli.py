@@ -1,47 +1,76 @@
-"""The console command `diet-ray`."""
+"""The console command `diet-ray`: finds the command's class and runs it, importing nothing else."""
 
+import argparse
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple
 
-import tyro
-
-from pipelines.distill import Distill
-from pipelines.evaluate import Evaluate
-from pipelines.inspection import Inspect
-from pipelines.prepare import Prepare
-from pipelines.report import Report
-from pipelines.runtime.command import guarded
-from pipelines.search import Search
-from pipelines.status import Status
-from pipelines.stream import Stream
-from pipelines.study import Study
-from pipelines.train import Train
+from diet_ray import __version__
+from pipelines.runtime.command import guarded, log_to_stderr, run_command
 
 ABOUT = "Streaming dataset distillation for recommender models, on Ray."
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
-def main() -> None:
-    sys.exit(guarded(_run))
+class Command(NamedTuple):
+    """Where a command is defined, and its line in the list of commands."""
+
+    module: str
+    name: str  # of its class
+    summary: str
 
 
-def _run() -> None:
-    # The defaults of `distill` and `stream` are those of the recipe that their --config names.
-    distill = Distill.defaults() if sys.argv[1:2] == ["distill"] else Distill(tyro.MISSING, tyro.MISSING)
-    nothing = (tyro.MISSING, tyro.MISSING, tyro.MISSING)
-    stream = Stream.defaults() if sys.argv[1:2] == ["stream"] else Stream(*nothing)
-    commands = (
-        Annotated[Prepare, tyro.conf.subcommand("prepare")]
-        | Annotated[Distill, tyro.conf.subcommand("distill", default=distill)]
-        | Annotated[Stream, tyro.conf.subcommand("stream", default=stream)]
-        | Annotated[Status, tyro.conf.subcommand("status")]
-        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-        | Annotated[Search, tyro.conf.subcommand("search")]
-        | Annotated[Train, tyro.conf.subcommand("train")]
-        | Annotated[Study, tyro.conf.subcommand("study")]
-        | Annotated[Report, tyro.conf.subcommand("report")]
-        | Annotated[Inspect, tyro.conf.subcommand("inspect")]
+COMMANDS = {
+    "prepare": Command("pipelines.prepare", "Prepare", "Encode a raw log into the blocks of its schema."),
+    "distill": Command(
+        "pipelines.distill", "Distill", "Distill a prepared log into a memory, stage by stage."
+    ),
+    "stream": Command("pipelines.stream", "Stream", "Distill a log as it arrives in files or messages."),
+    "status": Command("pipelines.status", "Status", "Show the state of a stream."),
+    "evaluate": Command("pipelines.evaluate", "Evaluate", "Compare what candidates learn from a memory."),
+    "search": Command("pipelines.search", "Search", "Search candidate architectures on a memory."),
+    "train": Command("pipelines.train", "Train", "Train a candidate and export it."),
+    "study": Command("pipelines.study", "Study", "Run one of the paper's studies."),
+    "report": Command("pipelines.report", "Report", "Write a page about a run."),
+    "inspect": Command("pipelines.inspection", "Inspect", "Show the stages and the memory of a run."),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    sys.exit(_run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _run(words: list[str]) -> int:
+    given = _parser().parse_args(words)
+    log_to_stderr(given.log_level)
+    command = COMMANDS[given.command]
+
+    def run() -> int:
+        class_ = getattr(import_module(command.module), command.name)
+        defaults = getattr(class_, "defaults", None)
+        return run_command(class_, f"diet-ray {given.command}", defaults, given.arguments)
+
+    return guarded(run)
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS)) + 2
+    listed = "\n".join(f"  {name:{width}}{command.summary}" for name, command in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="diet-ray",
+        description=ABOUT,
+        epilog=f"commands:\n{listed}\n\n`diet-ray COMMAND --help` shows the options of a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    tyro.cli(commands, prog="diet-ray", description=ABOUT)()  # type: ignore[arg-type]
+    parser.add_argument("--version", action="version", version=f"diet-ray {__version__}")
+    parser.add_argument(
+        "--log-level", choices=LOG_LEVELS, default="warning", help="log messages to show (default: warning)"
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="its arguments")
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,35 +1,36 @@
-"""Distil a prepared log block by block.
+"""Distill a prepared log block by block.
 
-A stage exists once its record is committed; started again, the run goes on after the last one and ends with
-the same memory, bit for bit, on the same number of threads.
+A stage exists once its record is committed; rerun after an interruption, the run resumes after the last
+committed stage and ends with the same memory, bit for bit on the same number of threads.
 """
 
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
-from actors.cluster import ResourceConfig, connect, plan
-from actors.worker import memory_path
+from actors.placement import ResourceConfig
+from diet_ray import layout
 from diet_ray.config import RunConfig
-from diet_ray.distillation.stage import budget
+from diet_ray.distillation.stage import check_reference
 from diet_ray.log.dataset import Block, PreparedLog
+from diet_ray.runs.history import history_block, history_budget, log_identity
 from diet_ray.runs.lease import Lease
 from diet_ray.runs.run import Run
-from diet_ray.storage import FileStamp, Folder, absolute
+from diet_ray.runs.stage import Budget
+from diet_ray.storage import Folder, absolute
 from pipelines.runtime.command import option, run_command
-from pipelines.runtime.driver import Budget, Driver
+from pipelines.runtime.driver import Driver, SourceCommit
+from pipelines.runtime.placed import place
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.recipe import Recipe, load_recipe
-from pipelines.runtime.reference_reuse import LentReference
-
-LOG_OF_RUN = "log.json"  # where the log was; not part of what the run is
+from pipelines.runtime.reference_reuse import ReusedReference
 
 
 @dataclass(frozen=True)
 class Distill:
-    """Distil every historical block of a prepared log into a memory; started again, it goes on.
+    """Distill every historical block of a prepared log into a memory; rerun to resume.
 
     $ diet-ray distill --data data/globo --run runs/globo
 
@@ -37,24 +38,24 @@ class Distill:
 
     $ diet-ray distill --config my.yaml --data s3://bucket/log --run s3://bucket/run --resources.num-gpus 1
 
-    The memory is RUN/memory/NNNN/memory.parquet, one per block; the last one is what candidates train on.
+    The memory is RUN/memory/NNNN/memory.parquet, one per block; candidates train on the last one.
     """
 
     data: str
     """Directory of a prepared log."""
     run: str
-    """Directory of the run; new, or one to go on with."""
+    """Directory of the run; new, or one to resume."""
     config: str | None = None
     """A recipe (globo, kuairand, tmall, taobao, demo, paper) or a YAML file; options below override it."""
     reference_of: str | None = None
-    """A finished run whose reference model is used instead of training one; it must fit in every setting."""
+    """A finished run whose reference is reused instead of training one; all its settings must agree."""
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
 
     @classmethod
     def defaults(cls) -> "Distill":
-        """What holds where no option says otherwise: the recipe that --config names."""
-        named = option("--config")
-        return cls(tyro.MISSING, tyro.MISSING, settings=load_recipe(named) if named else Recipe())
+        """The defaults of the options: those of the recipe that --config names."""
+        config = option("--config")
+        return cls(tyro.MISSING, tyro.MISSING, settings=load_recipe(config) if config else Recipe())
 
     def __call__(self) -> None:
         config, resources = self.settings.run_config(), self.settings.resources
@@ -67,55 +68,72 @@ def distill(
     config: RunConfig,
     resources: ResourceConfig,
     reference_of: str | None = None,
-    scores: str | None = None,
+    score_cache: str | None = None,
 ) -> Run:
-    """Distil every historical block of the log at `data` into the run directory; return the run.
+    """Distill every historical block of a log over the cluster.
 
-    reference_of: a finished run that lends its checkpoints.
-    scores: the run in whose directory runs with that reference share the scores of its blocks.
+    Args:
+        data: URL of the prepared log.
+        run: URL of the run; new, or one to resume.
+        config: of the run.
+        resources: what its actors take.
+        reference_of: a finished run whose checkpoints are reused.
+        score_cache: the run in whose directory runs with that reference share the scores of its blocks.
+
+    Returns:
+        The run.
     """
     data, run = absolute(data), absolute(run)
     log = PreparedLog.open(data)
-    known = {**config.model_dump(mode="json"), "log": log.name, "fingerprint": log.fingerprint}
-    lent = LentReference(reference_of, config, log.fingerprint, len(log.history)) if reference_of else None
+    check_reference(config, fields=len(log.fields), tasks=len(log.tasks))
+    reused = None
+    if reference_of:
+        reused = ReusedReference(reference_of, config, log.fingerprint, len(log.history))
     with Lease(Folder.at(run)) as lease:
-        opened = Run.open(run, known)
-        opened.folder.write_json(LOG_OF_RUN, {"data": data})
+        opened = Run.open(run, {**config.model_dump(mode="json"), **log_identity(log)})
+        opened.folder.write_json(layout.LOG_LOCATION, {"data": data})
         if opened.stage == len(log.history):
-            console.print(f"{run} is complete: {opened.stage} stages, {memory_path(opened.stage)}")
+            console.print(f"{run} is complete: {opened.stage} stages, {layout.memory(opened.stage)}")
             return opened
-        found = connect()
-        planned = plan(found, resources)
-        console.print(f"{found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs: {planned.told()}")
+        placed = place(resources)
         if opened.stage:
-            console.print(f"going on after stage {opened.stage}")
-        driver = Driver(History(log, config), opened, config, data, run, planned, lease, lent, scores)
+            console.print(f"resuming after stage {opened.stage}")
+        driver = Driver(
+            History(log, config),
+            opened,
+            data=data,
+            url=run,
+            config=config,
+            plan=placed,
+            lease=lease,
+            reused=reused,
+            score_cache=score_cache,
+        )
         with bars() as shown:
             driver.run_stages(shown)
     return opened
 
 
 class History:
-    """The historical blocks of a prepared log."""
+    """The historical blocks of a prepared log, as a BlockSource."""
 
     def __init__(self, log: PreparedLog, config: RunConfig) -> None:
         self.log, self.config, self.tasks = log, config, log.tasks
 
     def next(self, stage: int) -> Block | None:
-        return self.log.block(stage) if stage <= len(self.log.history) else None
+        return history_block(self.log, stage)
 
-    def budget(self, block: Block, stage: int, held: int) -> Budget:
-        rows = budget(self.config, sum(b.rows for b in self.log.history[:stage]))
-        return Budget(rows, min(self.config.method.boundary.new_rows(rows, held), block.rows))
+    def budget(self, block: Block, stage: int, old_rows: int) -> Budget:
+        return history_budget(self.log, self.config, stage, old_rows)
 
-    def commit(self, stage: int) -> tuple[tuple[FileStamp, ...], dict[str, Any]]:
-        return (), {}
+    def commit(self, stage: int) -> SourceCommit:
+        return SourceCommit()
 
     def committed(self, stage: int) -> None:
-        """Nothing is to be done."""
+        """Nothing follows a commit."""
 
     def stop(self) -> None:
-        """Nobody waits here."""
+        """Nobody waits in `next`."""
 
 
 if __name__ == "__main__":

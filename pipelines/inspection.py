@@ -1,4 +1,4 @@
-"""What a run holds and where its time went. (A file named inspect.py would hide Python's own when run.)"""
+"""The stages of a run and where their time went. (A file named inspect.py would hide Python's own.)"""
 
 import json
 import sys
@@ -11,18 +11,19 @@ from rich.table import Table
 
 from diet_ray.distillation.el2n import group_name
 from diet_ray.distillation.memory import stored_schema
-from diet_ray.runs.run import Run, StageRecord, memory_stamp, verify
+from diet_ray.runs.records import StageRecord
+from diet_ray.runs.run import Run
 from pipelines.runtime.command import run_command
 
 
-def told_reference(config: dict[str, Any]) -> str:
-    """The models that learn in the reference of a run."""
+def reference_text(config: dict[str, Any]) -> str:
+    """The models of a run's reference."""
     return " + ".join((config["reference"]["name"], *config["reference"]["ensemble"]))
 
 
 @dataclass(frozen=True)
 class Inspect:
-    """Show the stages of a run: rows, label groups, what of each stage survives, sizes, seconds.
+    """Show the stages of a run: rows, label groups, what survives of each stage, sizes, seconds.
 
     $ diet-ray inspect runs/globo
 
@@ -40,44 +41,36 @@ class Inspect:
         run = Run.read(self.run)
         if self.verify:
             for record in run.records:
-                verify(run, record.stage)
+                run.verify(record.stage)
         out = Console()
         if self.json:
-            out.out(
-                json.dumps([json.loads(record.content()) for record in run.records], indent=1),
-                highlight=False,
-            )
+            out.out(json.dumps([record.plain() for record in run.records], indent=1), highlight=False)
             return
         config = run.config
         stages = f"{run.stage} stages{', files verified' if self.verify else ''}"
         out.print(
-            f"{self.run}: log {config['log']}, reference {told_reference(config)}, "
+            f"{self.run}: log {config['log']}, reference {reference_text(config)}, "
             f"ratio {config['ratio']:g}, seed {config['seed']}, {stages}",
             soft_wrap=True,
         )
         if run.records:
-            records = run.records
-            for shown in (
-                stage_table(records),
-                time_table(records),
-                survival_table(records),
-                group_table(run),
-            ):
-                out.print(shown)
+            for table in (stage_table, time_table, survival_table):
+                out.print(table(run.records))
+            out.print(group_table(run))
 
 
 def stage_table(records: list[StageRecord]) -> Table:
     """One row per stage: rows in, rows of memory, sizes and losses."""
     shown = Table("stage", "block rows", "memory rows", "memory", "checkpoint", "outer loss", title="Stages")
     for record in records:
-        metrics, size = record.metrics, {s.path.split("/")[0]: s.size for s in record.files}
-        outer = metrics["memory"]["outer_loss"]
+        memory = record.metrics.memory
+        outer = memory.outer_loss
         shown.add_row(
             str(record.stage),
-            f"{metrics['block_rows']:,}",
-            f"{metrics['memory']['rows']:,}",
-            _megabytes(size["memory"]),
-            _megabytes(size["reference"]),
+            f"{record.metrics.block_rows:,}",
+            f"{memory.rows:,}",
+            _megabytes(record.memory_stamp().size),
+            _megabytes(record.checkpoint_stamp().size),
             f"{outer[0]:.4f} -> {outer[-1]:.4f}" if outer else "not optimised",
         )
     return shown
@@ -85,36 +78,37 @@ def stage_table(records: list[StageRecord]) -> Table:
 
 def time_table(records: list[StageRecord]) -> Table:
     """Seconds of each part of a stage; training runs beside the other two of the stage before."""
-    shown = Table("stage", "train", "score", "distil", "training loss", title="Where the time went")
+    shown = Table("stage", "train", "score", "distill", "training loss", title="Time per stage")
     for record in records:
-        seconds = [f"{record.metrics['seconds'][part]:.0f} s" for part in ("train", "score", "distil")]
-        shown.add_row(str(record.stage), *seconds, f"{record.metrics['training_loss']:.4f}")
+        seconds = record.metrics.seconds
+        parts = [f"{value:.0f} s" for value in (seconds.train, seconds.score, seconds.distill)]
+        shown.add_row(str(record.stage), *parts, f"{record.metrics.training_loss:.4f}")
     return shown
 
 
 def survival_table(records: list[StageRecord]) -> Table:
-    """Rows of each memory by the stage in which they were born."""
-    shown = Table("born in stage", *(f"in memory {r.stage}" for r in records), title="What survives")
-    for born in records:
-        counts = [r.metrics["memory"]["rows_by_stage"].get(str(born.stage), 0) for r in records]
-        shown.add_row(str(born.stage), *(f"{n:,}" if n else "" for n in counts))
+    """Rows of each memory by the stage whose block they were selected from."""
+    shown = Table("from stage", *(f"in memory {r.stage}" for r in records), title="Surviving rows")
+    for origin in records:
+        counts = [r.metrics.memory.rows_by_stage.get(origin.stage, 0) for r in records]
+        shown.add_row(str(origin.stage), *(f"{n:,}" if n else "" for n in counts))
     return shown
 
 
 def group_table(run: Run) -> Table:
     """Label groups of the newest block and of the newest memory."""
     record = run.records[-1]
-    tasks = stored_schema(run.folder.read_parquet(memory_stamp(record).path)).tasks
-    block, memory = record.metrics["label_groups"], record.metrics["memory"]["rows_by_label_group"]
+    tasks = stored_schema(run.folder.read_parquet(record.memory_stamp().path)).tasks
+    block, memory = record.metrics.label_groups, record.metrics.memory.rows_by_label_group
     shown = Table(
         "label group", "block rows", "share", "memory rows", "share", title="Label groups, newest stage"
     )
-    for group in sorted(block.keys() | memory.keys(), key=int):
+    for group in sorted(block.keys() | memory.keys()):
         shares = []
         for counts in (block, memory):
             n = counts.get(group, 0)
             shares += [f"{n:,}", f"{n / sum(counts.values()):.1%}"]
-        shown.add_row(group_name(int(group), tasks), *shares)
+        shown.add_row(group_name(group, tasks), *shares)
     return shown
 
 

@@ -1,4 +1,4 @@
-"""Everything a run knows of itself, its evaluation, studies and searches, on one page."""
+"""One page on a run: its evaluation, studies and searches."""
 
 import json
 import sys
@@ -15,21 +15,21 @@ import yaml
 from diet_ray.evaluation.agreement import FEWEST
 from diet_ray.evaluation.cell import METHODS, REDUCED
 from diet_ray.runs.run import Run
-from diet_ray.storage import Folder
+from diet_ray.storage import Folder, file_at
 from pipelines.evaluate import with_spread
-from pipelines.inspection import told_reference
+from pipelines.inspection import reference_text
 from pipelines.reporting import charts
 from pipelines.reporting.page import figure, folded, page, table, text
 from pipelines.runtime.command import run_command
 from pipelines.runtime.progress import console
-from pipelines.studies.definitions import ranking_agreement
+from pipelines.studies.agreement import ranking_agreement
 
 SPREAD = "Mean and standard deviation over seeds; LogLoss in small print."
 
 
 @dataclass(frozen=True)
 class Report:
-    """Write RUN/report.html: one page that needs no network, of whatever the run has by now.
+    """Write RUN/report.html: one page, readable offline, of all results of the run.
 
     $ diet-ray report runs/globo
 
@@ -37,26 +37,23 @@ class Report:
     """
 
     run: tyro.conf.Positional[str]
-    """Directory of a run; what was evaluated, studied and searched in it is shown."""
+    """Directory of a run."""
     out: str | None = None
-    """The file to write; RUN/report.html where it is left out."""
+    """File to write, or a folder to write report.html into; default: RUN/report.html."""
 
     def __call__(self) -> None:
         run = Run.read(self.run)
         content = report(run).encode()
-        if self.out:
-            place, _, name = self.out.rpartition("/")
-            Folder.at(place or ".").write(name, content)
-        else:
-            run.folder.write("report.html", content)
-        console.print(f"{self.out or run.folder / 'report.html'}: {len(content) / 1e6:.1f} MB")
+        folder, name = file_at(self.out, "report.html") if self.out else (run.folder, "report.html")
+        folder.write(name, content)
+        console.print(f"{folder / name}: {len(content) / 1e6:.1f} MB", soft_wrap=True)
 
 
 def report(run: Run) -> str:
-    """The page; sections for which the run holds nothing are left out."""
+    """The page; sections for which the run has nothing are left out."""
     config = run.config
     about = [
-        f"Log {config['log']}, reference {told_reference(config)}, ratio {config['ratio']:.2%}, "
+        f"Log {config['log']}, reference {reference_text(config)}, ratio {config['ratio']:.2%}, "
         f"seed {config['seed']}, {run.stage} stages.",
         "diet_ray: streaming dataset distillation for recommender models (arXiv 2603.24958).",
     ]
@@ -130,17 +127,19 @@ def _score(rows: pd.DataFrame, suffix: str = "") -> tuple[str, str]:
 
 
 def _lead(cells: pd.DataFrame) -> str:
-    """DIET less each rival, cell by cell."""
+    """DIET minus each baseline, cell by cell."""
     wide = cells.pivot_table(index=["candidate", "seed"], columns="method", values="auc")
     if "diet" not in wide:
         return ""
     rows: list[list[Any]] = []
-    for rival in [method for method in _methods(cells) if method != "diet"]:
-        lead = (wide["diet"] - wide[rival]).dropna()
+    for baseline in [method for method in _methods(cells) if method != "diet"]:
+        lead = (wide["diet"] - wide[baseline]).dropna()
         if len(lead):
             error = lead.std() / len(lead) ** 0.5 if len(lead) > 1 else float("nan")
-            rows.append([rival, f"{lead.mean():+.4f}", f"{error:.4f}", f"{(lead > 0).sum()} of {len(lead)}"])
-    return table(["DIET less", "test AUC", "standard error", "cells in which it is ahead"], rows)
+            rows.append(
+                [baseline, f"{lead.mean():+.4f}", f"{error:.4f}", f"{(lead > 0).sum()} of {len(lead)}"]
+            )
+    return table(["DIET minus baseline", "test AUC", "standard error", "cells in which it leads"], rows)
 
 
 def ranking(cells: pd.DataFrame) -> str:
@@ -185,11 +184,15 @@ def ratio(cells: pd.DataFrame) -> str:
 
 
 def references(cells: pd.DataFrame) -> str:
-    return text(f"Of the reference that labels the rows and lends its tables. {SPREAD}") + _variants(cells)
+    return text(
+        f"By the reference that labels the rows and whose tables candidates inherit. {SPREAD}"
+    ) + _variants(cells)
 
 
 def ablation(cells: pd.DataFrame) -> str:
-    parts = "MF memory fusion, TS target selection, MS memory selection; carried: old rows follow the tables."
+    parts = (
+        "MF memory fusion, TS target selection, MS memory selection; realignment: old rows follow the tables."
+    )
     return text(f"{parts} {SPREAD}") + _variants(cells)
 
 
@@ -231,25 +234,25 @@ def cost(rows: pd.DataFrame) -> str:
 
 def searches(folder: Folder) -> list[str]:
     """Folders of the run that hold a search."""
-    found = folder.fs.glob(f"{folder.root}/*/results.parquet")
-    names = [path.rsplit("/", 2)[-2] for path in found]
+    paths = folder.fs.glob(f"{folder.root}/*/results.parquet")
+    names = [path.rsplit("/", 2)[-2] for path in paths]
     return sorted(name for name in names if folder.exists(f"{name}/best.yaml"))
 
 
 def searched(run: Run, name: str) -> str:
-    found = run.folder.read_parquet(f"{name}/results.parquet").to_pandas()
-    scored = found[found["auc"].notna()].reset_index(drop=True)
-    states = ", ".join(f"{count} {state}" for state, count in found["state"].value_counts().items())
+    trials = run.folder.read_parquet(f"{name}/results.parquet").to_pandas()
+    scored = trials[trials["auc"].notna()].reset_index(drop=True)
+    states = ", ".join(f"{count} {state}" for state, count in trials["state"].value_counts().items())
     rows = []
     for row in scored.head(10).to_dict("records"):
         tested = "" if pd.isna(row["confirmed_test_auc"]) else f"{row['confirmed_test_auc']:.4f}"
         candidate = json.loads(row["candidate"])
-        told = ", ".join(f"{k} {v}" for k, v in candidate["options"].items())
+        options = ", ".join(f"{k} {v}" for k, v in candidate["options"].items())
         rate = "" if pd.isna(row["learning_rate"]) else f"{row['learning_rate']:.2g}"
         scores = [f"{row['auc']:.4f}", tested, row["epochs"], f"{row['seconds']:.0f}"]
-        rows.append([str(row["number"]), row["model"], *scores, rate, told])
+        rows.append([str(row["number"]), row["model"], *scores, rate, options])
     head = ["trial", "model", "validation AUC", "test AUC", "epochs", "seconds", "learning rate", "options"]
-    body = text(f"{len(found)} trials: {states}. {found['seconds'].sum():,.0f} seconds of training in all.")
+    body = text(f"{len(trials)} trials: {states}. {trials['seconds'].sum():,.0f} seconds of training in all.")
     body += table(head, rows)
     if len(scored) > 2:
         body += figure(charts.pareto_chart(scored), "Quality against cost; a dot per trial.")
@@ -263,10 +266,10 @@ def searched(run: Run, name: str) -> str:
 def memory(run: Run) -> str:
     if not run.records:
         return ""
-    composed = [record.metrics["memory"] for record in run.records]
+    composed = [record.metrics.memory for record in run.records]
     newest = composed[-1]
-    caption = f"{newest['rows']:,} rows in the newest memory."
-    return figure(charts.composition_chart([each["rows_by_stage"] for each in composed]), caption)
+    caption = f"{newest.rows:,} rows in the newest memory."
+    return figure(charts.composition_chart([each.rows_by_stage for each in composed]), caption)
 
 
 def stages(run: Run) -> str:
@@ -274,14 +277,15 @@ def stages(run: Run) -> str:
         return ""
     rows = []
     for record in run.records:
-        metrics, size = record.metrics, {stamp.path.split("/")[0]: stamp.size for stamp in record.files}
-        sizes = [f"{size[part] / 1e6:,.1f}" for part in ("memory", "reference")]
-        losses = metrics["memory"]["outer_loss"]
+        metrics = record.metrics
+        stamps = (record.memory_stamp(), record.checkpoint_stamp())
+        sizes = [f"{stamp.size / 1e6:,.1f}" for stamp in stamps]
+        losses = metrics.memory.outer_loss
         outer = f"{losses[0]:.4f} to {losses[-1]:.4f}" if losses else "not optimised"
-        counts = [metrics["block_rows"], metrics["memory"]["rows"]]
-        rows.append([record.block, *counts, *sizes, f"{metrics['training_loss']:.4f}", outer])
+        counts = [metrics.block_rows, metrics.memory.rows]
+        rows.append([record.block, *counts, *sizes, f"{metrics.training_loss:.4f}", outer])
     head = ["block", "rows", "rows of memory", "memory, MB", "checkpoint, MB", "training loss", "outer loss"]
-    timeline = charts.timeline_chart([record.metrics["seconds"] for record in run.records])
+    timeline = charts.timeline_chart([record.metrics.seconds for record in run.records])
     caption = "Training of a block runs beside scoring and distilling of the block before."
     return table(head, rows) + figure(timeline, caption)
 

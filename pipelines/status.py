@@ -1,8 +1,9 @@
-"""How a stream is, told from its run directory: it may be running elsewhere, or dead."""
+"""The state of a stream, read from its run directory: it may be running elsewhere, or dead."""
 
 import json
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from pipelines.runtime.health import health
 
 @dataclass(frozen=True)
 class Status:
-    """Show how a stream is: newest stage, lag, rows per second, drift, what was set aside, who writes it.
+    """Show the state of a stream: newest stage, lag, rows per second, drift, quarantine, who writes it.
 
     $ diet-ray status runs/live
 
@@ -33,13 +34,13 @@ class Status:
     """Print JSON instead of a table."""
 
     def __call__(self) -> None:
-        found = status(Run.read(self.run))
+        state = status(Run.read(self.run))
         if self.json:
-            print(json.dumps(found, indent=1, sort_keys=True))
+            print(json.dumps(state, indent=1, sort_keys=True))
             return
         shown = Table("", "", show_header=False)
-        for name, value in found.items():
-            shown.add_row(name.replace("_", " "), _told(value))
+        for name, value in state.items():
+            shown.add_row(name.replace("_", " "), _text(value))
         Console().print(shown)
 
 
@@ -52,28 +53,28 @@ def status(run: Run) -> dict[str, Any]:
         raise RunError(f"{run.folder.root} is not a stream; see `diet-ray inspect`")
     if not run.records:
         raise RunError(f"{run.folder.root} has no committed stage yet; written by {holder_of(run.folder)}")
-    latency = [record.metrics["seconds_to_commit"] for record in run.records]
-    scores = [record.metrics.get("progressive", {}).get("auc") for record in run.records]
-    progressive = [auc for auc in scores if auc is not None]
-    aside: dict[str, int] = {}
-    for record in run.records:
-        for why, rows in record.metrics["stream"]["counts"].items():
-            aside[why] = aside.get(why, 0) + rows
+    stages = [record.metrics for record in run.records]
+    streams = [metrics.stream for metrics in stages if metrics.stream]
+    latency = [stream.seconds_to_commit for stream in streams]
+    progressive = [metrics.progressive.auc for metrics in stages if metrics.progressive]
+    quarantined: Counter[str] = Counter()
+    for stream in streams:
+        quarantined.update(stream.quarantined)
     return {
         "written_by": holder_of(run.folder),
-        "seconds_since_newest_block": time.time() - run.records[-1].metrics["closed_at"],
+        "seconds_since_newest_block": time.time() - streams[-1].closed_at,
         **health(run),
         "seconds_to_commit_median": float(np.median(latency)),
         "seconds_to_commit_p99": float(np.quantile(latency, 0.99)),
         "progressive_auc_last_five": float(np.mean(progressive[-5:])) if progressive else None,
-        "set_aside_in_all": aside,
-        "rows_in_all": sum(record.metrics["block_rows"] for record in run.records),
+        "quarantined_in_all": dict(quarantined),
+        "rows_in_all": sum(metrics.block_rows for metrics in stages),
     }
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_told(each)}" for key, each in value.items()) or "nothing"
+        return ", ".join(f"{key} {_text(each)}" for key, each in value.items()) or "nothing"
     if isinstance(value, float):
         return f"{value:,.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

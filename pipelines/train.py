@@ -8,15 +8,16 @@ import ray
 import tyro
 
 from actors.cells import train_candidate
-from actors.cluster import connect, own_errors
+from actors.connection import connect, user_errors
 from diet_ray.config import FitConfig
 from diet_ray.errors import RunError
 from diet_ray.evaluation.export import CARD, read_model
-from diet_ray.log.dataset import PreparedLog
 from diet_ray.storage import Folder, absolute
-from pipelines.evaluate import complete_run, load_candidates, log_of
+from pipelines.runtime.candidates import load_candidates
+from pipelines.runtime.cells import EvaluatedRun
 from pipelines.runtime.command import run_command
 from pipelines.runtime.progress import bars, console
+from pipelines.runtime.run_access import log_of
 
 
 @dataclass(frozen=True)
@@ -28,33 +29,31 @@ class Train:
     $ diet-ray train --run runs/globo --candidate wukong --seed 1 --out models/wukong-1
 
     Writes OUT/model.safetensors (tables and dense part), OUT/card.json and OUT/README.md (schema, metrics,
-    where it came from). The dense part learns from the memory under the tables of the reference, then the
-    whole model from the subsequent block, as `evaluate` has it.
+    provenance). The dense part learns from the memory with the tables of the reference, then the whole model
+    from the subsequent block, as in `evaluate`.
     """
 
     run: str
     """Directory of a run that has distilled all its blocks."""
     candidate: str
-    """YAML file of `search`, an architecture's name, or package.module:Class of your own."""
+    """YAML file of `search`, an architecture's name, or package.module:Class."""
     out: str
     """Directory of the exported model; new."""
     seed: int = 0
-    """Of the initial weights and the order of batches."""
+    """Seed of the initial weights and the order of batches."""
     data: str | None = None
-    """Directory of the prepared log, where it has moved since the run."""
+    """Directory of the prepared log, if it has moved since the run."""
     fit: Annotated[FitConfig, tyro.conf.arg(name="")] = FitConfig()
 
     def __call__(self) -> None:
-        data, run, out = absolute(self.data or log_of(self.run)), absolute(self.run), absolute(self.out)
-        config = complete_run(run, PreparedLog.open(data)).model_dump(mode="json")
+        evaluated, out = EvaluatedRun.open(self.data or log_of(self.run), self.run), absolute(self.out)
         (candidate,) = load_candidates([self.candidate]).values()
         if Folder.at(out).exists(CARD):
-            raise RunError(f"{self.out} holds a model already; choose another directory")
+            raise RunError(f"{self.out} already holds a model; choose another directory")
         cluster = connect()
-        given = (candidate.model_dump(mode="json"), self.seed, self.fit.model_dump(), out)
         task = train_candidate.options(num_gpus=1 if cluster.get("GPU") else 0)
-        with bars() as shown, shown.bar(f"training {candidate.name}", 1, "models") as bar, own_errors():
-            ray.get(task.remote(data, run, config, *given))
+        with bars() as shown, shown.bar(f"training {candidate.name}", 1, "models") as bar, user_errors():
+            ray.get(task.remote(*evaluated.task_arguments(), candidate, self.seed, self.fit, out))
             bar.advance(1)
         _, card = read_model(Folder.at(out))
         test = card["metrics"]["test"]

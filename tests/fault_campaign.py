@@ -32,7 +32,7 @@ from rich.console import Console
 
 from diet_ray import load_memory
 from diet_ray.errors import RunError
-from diet_ray.runs.run import Run, verify
+from diet_ray.runs.run import Run
 from tests.small_cluster import SmallCluster
 from tests.stream_log import publish, start, write_log
 
@@ -137,7 +137,7 @@ class Attempt:
     def check(self, wanted: dict[str, bytes]) -> None:
         run = Run.read(str(self.run))
         for stage in range(1, run.stage + 1):
-            verify(run, stage)
+            run.verify(stage)
         files = [*self.run.glob("events/*/events.parquet"), *self.run.glob("quarantine/*/late-*.parquet")]
         found = [pq.read_table(file, columns=["event id"])["event id"].to_pylist() for file in files]
         seen = Counter(event for events in found for event in events)

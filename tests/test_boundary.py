@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diet_ray.distillation.boundary import allocate_quotas, band_ranks, bands, exact_band, rows_in_bins
-from diet_ray.distillation.el2n import El2nHistogram, el2n, label_group, labels_of_group
+from diet_ray.distillation.boundary import allocate_quotas, band_ranks, bands, exact_band
+from diet_ray.distillation.el2n import El2nHistogram, el2n, label_group, labels_of_group, rows_in_bins
 from diet_ray.errors import ConfigError
 
 TASKS = 3

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from diet_ray.config import BoundaryConfig, InnerConfig, MethodConfig, OuterConfig
-from diet_ray.distillation.distiller import Progress, Proxy, distil
+from diet_ray.distillation.distiller import Progress, Proxy, optimise_memory
 from diet_ray.distillation.memory import Memory
 from diet_ray.distillation.unroll import Adam, inner_loop
 from diet_ray.models.examples import Examples, dense_params, loss_of
@@ -29,7 +29,7 @@ def learnable(rows: int) -> Examples:
 
 def run(outer: OuterConfig, seed: int = 0) -> tuple[Memory, list[Progress]]:
     model, seen = network(), []
-    found = distil(
+    found = optimise_memory(
         repeat(Proxy(loss_of(model), dense_params(model))),
         memory(40, seed=1),
         learnable(400),

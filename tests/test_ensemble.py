@@ -1,4 +1,4 @@
-"""Several models over the same embeddings: each learns for itself, together they answer."""
+"""Several models over the same embeddings: each is trained by its own loss, their mean is the teacher."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def ensemble(*seeds: int) -> Ensemble:
     return Ensemble([build_model(SMALL, fields=FIELDS, dim=DIM, tasks=TASKS, seed=seed) for seed in seeds])
 
 
-def test_it_answers_with_the_mean_of_its_members() -> None:
+def test_its_logits_are_the_mean_of_its_members() -> None:
     emb_NFD, both = torch.randn(10, FIELDS, DIM), ensemble(0, 1).eval()
     first, second = (member(emb_NFD) for member in both.members())
     assert not torch.allclose(first, second)
@@ -32,9 +32,9 @@ def test_a_member_learns_as_if_it_were_alone() -> None:
     both.loss(emb_NFD, label_NT).backward()
     alone.loss(emb_NFD, label_NT).backward()
     member = both.members()[0]
-    for beside, single in zip(member.parameters(), alone.parameters(), strict=True):
-        assert beside.grad is not None and single.grad is not None
-        torch.testing.assert_close(2 * beside.grad, single.grad)
+    for of_both, single in zip(member.parameters(), alone.parameters(), strict=True):
+        assert of_both.grad is not None and single.grad is not None
+        torch.testing.assert_close(2 * of_both.grad, single.grad)
 
 
 def test_members_of_the_same_name_share_its_options_and_start_apart(drift_log: str) -> None:

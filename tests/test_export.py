@@ -13,7 +13,7 @@ from diet_ray.evaluation.cell import Setting, run_cell
 from diet_ray.evaluation.export import read_model, write_model
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.storage import Folder
-from diet_ray.training.learning import evaluate_block
+from diet_ray.training.embedding import score_block
 from tests.tiny_run import FIT, TINY
 
 CANDIDATE = CandidateConfig(name="finalnet", options={"hidden": [8, 8]}, learning_rate=0.005)
@@ -30,7 +30,7 @@ def exported(drift_log: str, tmp_path: Path) -> Folder:
 def test_an_exported_model_scores_as_it_did(drift_log: str, exported: Folder) -> None:
     learner, card = read_model(exported)
     log = PreparedLog.open(drift_log)
-    again = evaluate_block(learner, log, log.blocks["test"])
+    again = score_block(learner, log, log.blocks["test"])
     assert again.auc == pytest.approx(card["metrics"]["test"]["auc"], abs=1e-6)
     assert learner.tables.rows == log.blocks["subsequent"].table_rows
     assert CandidateConfig.model_validate(card["candidate"]) == CANDIDATE

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from actors.cluster import ResourceConfig
+from actors.placement import ResourceConfig
 from diet_ray.config import CandidateConfig
+from diet_ray.distillation.baselines import random_rows
 from diet_ray.distillation.memory import Memory, fuse
-from diet_ray.distillation.selection import LocalScorer, PartScorer, random_rows
+from diet_ray.distillation.scored_rows import LocalScorer, PartScorer
 from diet_ray.distillation.stage import new_reference, next_memory
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import dense_params, loss_of
@@ -74,7 +75,7 @@ def test_the_same_rows_become_the_same_memory(bench: Bench) -> None:
     checkpoint = to_bytes(reference)
     scorer = LocalScorer(PartScorer(reference, bench.log, bench.log.block(1)))
     boundary, more, pool = (
-        scorer.collect(random_rows(scorer, rows, numpy_generator(0, rows)))
+        scorer.embed(random_rows(scorer, rows, numpy_generator(0, rows)))
         for rows in (200, 100, TINY.pool_rows)
     )
 
@@ -108,7 +109,7 @@ def test_the_same_rows_become_the_same_memory(bench: Bench) -> None:
 
 def test_a_run_and_its_cells_take_the_gpu(drift_log: str, tmp_path: Path, ray_here: None) -> None:
     run = distill(drift_log, str(tmp_path), TINY, ResourceConfig(num_gpus=0.3, threads=1))
-    memory = run.records[-1].metrics["memory"]
+    memory = run.records[-1].metrics.memory
     # Of the CUDA allocator: the memory of a process that has loaded torch is never as small.
     assert 0 < memory["peak_bytes"] < 200e6
     results = evaluate(

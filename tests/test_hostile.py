@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from actors.worker import RunWorker
-from diet_ray import load_memory
+from diet_ray import layout, load_memory
 from diet_ray.errors import DataError, RunError
 from diet_ray.log.dataset import MANIFEST
 from diet_ray.log.stream.opening import open_log
-from diet_ray.runs.run import LATEST, Run
+from diet_ray.runs.run import Run
 from diet_ray.storage import FileStamp
 from diet_ray.training.checkpoint import restore_weights
-from pipelines.evaluate import log_of
+from pipelines.runtime.run_access import log_of
 from tests.tiny_run import TINY
 
 HUGE = (2**62).to_bytes(8, "little") + b"{}"  # a safetensors header of four exabytes
@@ -82,16 +82,20 @@ def test_a_checkpoint_with_an_oversized_header(run: Path) -> None:
     stage = replace(run, "reference", HUGE)
     worker = RunWorker(log_of(str(run)), str(run), TINY.model_dump(mode="json"), threads=1)
     with pytest.raises(RunError, match=r"checkpoint is damaged.*[Hh]eader"):
-        worker.checkpoint(stage)
+        worker.state.checkpoint(stage)
     with pytest.raises(RunError, match="checkpoint is damaged"):
-        restore_weights(worker.learner(), b"\x80\x04cposix\nsystem\n.")  # a pickle is no checkpoint
+        restore_weights(
+            worker.state.new_reference(), b"\x80\x04cposix\nsystem\n."
+        )  # a pickle is no checkpoint
 
 
 def test_a_memory_that_is_no_parquet(run: Path) -> None:
     content = b"PAR1" + b"\xff" * 64 + b"PAR1"
     stage = replace(run, "memory", content)
     path = f"memory/{stage:04d}/memory.parquet"
-    (run / LATEST).write_text(json.dumps({"stage": stage, **FileStamp.of(path, content)._asdict()}))
+    (run / layout.LATEST_MEMORY).write_text(
+        json.dumps({"stage": stage, **FileStamp.of(path, content)._asdict()})
+    )
     with pytest.raises(DataError, match="is not a memory"):
         load_memory(str(run))
 

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from actors.kafka import Fetched, KafkaArrivals, KafkaConfig
+from actors.kafka import KafkaArrivals, KafkaConfig
 from diet_ray.errors import ConfigError, DataError
 from diet_ray.log.schema import LogSchema, parse_schema
 from diet_ray.log.stream.arrivals import Piece
 from diet_ray.log.stream.log import StreamConfig
 from diet_ray.log.stream.messages import MESSAGE_ROWS, Message, message_pieces
+from diet_ray.log.stream.partitions import Fetched
 from pipelines.runtime.recipe import Recipe
 from pipelines.stream import Stream, stream
 from tests.kafka_broker import broker, publish
@@ -258,9 +259,9 @@ def test_a_topic_becomes_memories_and_goes_on_after_what_is_committed(
         settings=Recipe.model_validate(TINY.model_dump()),
     )
     run = stream(asked)
-    assert [record.metrics["block_rows"] for record in run.records] == [500, 500, 200]
+    assert [record.metrics.block_rows for record in run.records] == [500, 500, 200]
     assert sorted(events(tmp_path / "run")) == sorted(log["event"].to_pylist())
-    assert run.records[0].metrics["stream"]["taken"][0] == ["log/0", 0, 7 * MESSAGE_ROWS, False]
+    assert run.records[0].metrics.stream.intake["taken"][0] == ["log/0", 0, 7 * MESSAGE_ROWS, False]
     publish(address, "log", values[0], as_arrow(row(1)), partition=3)
     with pytest.raises(DataError, match="log/3, offset 1 cannot be read: it has no column"):
         stream(asked)

@@ -1,6 +1,7 @@
-"""The method imports neither Ray nor the layers above it."""
+"""Imports go one way: between the packages, and between the rooms of diet_ray."""
 
 import ast
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -9,22 +10,52 @@ ROOT = Path(__file__).parents[1]
 FORBIDDEN = {
     "diet_ray": {"ray", "actors", "pipelines", "tune_spaces"},
     "actors": {"pipelines", "tune_spaces"},
+    "tune_spaces": {"pipelines"},
 }
+# The rooms of diet_ray, lowest first: each imports only from those before it, and from itself.
+ROOMS = (
+    ("errors", "seeding", "layout", "version"),
+    ("strict", "storage"),
+    ("log",),
+    ("models",),
+    ("config",),
+    ("training",),
+    ("distillation",),
+    ("runs",),
+    ("evaluation",),
+)
 
 
 def imported(file: Path) -> set[str]:
+    """Modules that a file imports, by their full names."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.split(".")[0])
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
 @pytest.mark.parametrize("layer", FORBIDDEN)
-def test_imports_go_one_way(layer: str) -> None:
+def test_imports_of_packages_go_one_way(layer: str) -> None:
     files = list((ROOT / layer).rglob("*.py"))
     assert files
     for file in files:
-        assert not imported(file) & FORBIDDEN[layer], file
+        assert not {name.split(".")[0] for name in imported(file)} & FORBIDDEN[layer], file
+
+
+def test_every_file_of_diet_ray_has_a_room() -> None:
+    rooms = {path.stem for path in (ROOT / "diet_ray").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert rooms - {"__init__", "__pycache__", "py"} == {room for level in ROOMS for room in level}
+
+
+@pytest.mark.parametrize("room", [room for level in ROOMS for room in level])
+def test_imports_of_rooms_go_one_way(room: str) -> None:
+    place = ROOT / "diet_ray" / room
+    files = list(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+    assert files
+    below = {name for level in takewhile(lambda level: room not in level, ROOMS) for name in level}
+    for file in files:
+        used = {name.split(".")[1] for name in imported(file) if name.startswith("diet_ray.")}
+        assert used <= below | {room}, f"{file}: {sorted(used - below - {room})}"

@@ -10,7 +10,9 @@ from diet_ray.errors import DataError
 from diet_ray.log.batches import EncodedRows, joined
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import Examples, predict
-from diet_ray.training.learning import Rehearsal, embedded, evaluate_block, learn_block, new_learner, sampled
+from diet_ray.training.embedding import embed_rows, sample_rows, score_block
+from diet_ray.training.learning import learn_block, new_recommender
+from diet_ray.training.rehearsal import Rehearsal
 from tests.test_selection import TRAINING, learner
 
 
@@ -33,7 +35,7 @@ def test_what_is_rehearsed_is_not_forgotten(drift_log: str) -> None:
     memory = Examples(torch.randn(50, len(log.fields), 8, generator=draw), torch.ones(50, len(log.tasks)))
     found = {}
     for share in (0.0, 0.5):
-        model, rehearsal = learner(log), Rehearsal(memory, share, 1.0, seed=0)
+        model, rehearsal = learner(log), Rehearsal(memory, share=share, weight=1.0, seed=0)
         learn_block(model, log, log.history[0], TRAINING, 0, rehearsal=rehearsal)
         found[share] = predict(model.dense, memory.emb_NFD).sigmoid().mean().item()
         assert bool(rehearsal.rows_drawn) == bool(share)
@@ -54,7 +56,7 @@ def test_an_id_without_a_row_in_the_tables_is_out_of_vocabulary(drift_log: str) 
     learn_block(model, log, log.history[0], TRAINING, 0)
     known = np.array(model.tables.rows)
     ids = np.stack([known - 1, known, np.zeros_like(known)]).astype(np.int32)
-    emb = embedded(model, EncodedRows(ids, np.zeros((3, len(log.tasks)), np.uint8))).emb_NFD
+    emb = embed_rows(model, EncodedRows(ids, np.zeros((3, len(log.tasks)), np.uint8))).emb_NFD
     assert torch.equal(emb[1], emb[2])
     assert not torch.equal(emb[0], emb[2])
 
@@ -63,9 +65,9 @@ def test_evaluation_agrees_with_scikit_learn(drift_log: str) -> None:
     log = PreparedLog.open(drift_log)
     model, test = learner(log), log.blocks["test"]
     learn_block(model, log, log.history[0], TRAINING, 0)
-    found = evaluate_block(model, log, test)
+    found = score_block(model, log, test)
     rows = joined(list(log.chunks(test)))
-    chance_NT = predict(model.dense, embedded(model, rows).emb_NFD).double().sigmoid().numpy()
+    chance_NT = predict(model.dense, embed_rows(model, rows).emb_NFD).double().sigmoid().numpy()
     for t, task in enumerate(log.tasks):
         assert found.tasks[task].auc == pytest.approx(roc_auc_score(rows.label_NT[:, t], chance_NT[:, t]))
         assert found.tasks[task].logloss == pytest.approx(log_loss(rows.label_NT[:, t], chance_NT[:, t]))
@@ -74,15 +76,15 @@ def test_evaluation_agrees_with_scikit_learn(drift_log: str) -> None:
 def test_a_sample_is_distinct_rows_in_block_order(drift_log: str) -> None:
     log = PreparedLog.open(drift_log)
     block = log.history[1]
-    whole, some = joined(list(log.chunks(block))), sampled(log, block, 100, np.random.default_rng(0))
+    whole, some = joined(list(log.chunks(block))), sample_rows(log, block, 100, np.random.default_rng(0))
     in_order = iter(whole.id_NF.tolist())
     assert some.rows == 100
     assert all(ids in in_order for ids in some.id_NF.tolist())  # a subsequence: each found after the last
-    assert sampled(log, block, 10**6, np.random.default_rng(0)).rows == block.rows
+    assert sample_rows(log, block, 10**6, np.random.default_rng(0)).rows == block.rows
 
 
 def test_a_diverging_epoch_is_an_error(drift_log: str) -> None:
     log = PreparedLog.open(drift_log)
-    model = new_learner(learner(log).dense, log, 8, TrainingConfig(batch_size=128, learning_rate=1e30))
+    model = new_recommender(learner(log).dense, log, 8, TrainingConfig(batch_size=128, learning_rate=1e30))
     with pytest.raises(DataError, match="lower the learning rate"):
         learn_block(model, log, log.history[0], TRAINING, 0)

@@ -1,14 +1,24 @@
-"""The architectures are the published ones, differentiable as the method needs, and open to others."""
+"""The architectures have the published sizes and initialisation, and all derivatives the method needs."""
+
+from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 from torch.func import jvp
 
 from diet_ray.errors import ConfigError
-from diet_ray.models.examples import Examples, dense_params, loss_of
+from diet_ray.models.backbone import Backbone
+from diet_ray.models.base import train_mode
+from diet_ray.models.dcn import DCN
+from diet_ray.models.dcnv2 import DCNv2
+from diet_ray.models.examples import Examples, dense_params, loss_of, predict
+from diet_ray.models.finalmlp import FinalMLP
+from diet_ray.models.finalnet import FieldGate
 from diet_ray.models.mmoe import MMoE
 from diet_ray.models.registry import ARCHITECTURES, HeadConfig, ModelConfig, build_model
+from diet_ray.models.wukong import Wukong
 
 DIM = 32
 SMALL = {
@@ -114,34 +124,188 @@ def test_the_seed_decides_the_weights_and_leaves_the_global_state_alone() -> Non
     assert not all(torch.equal(a[k], c[k]) for k in a)
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_linear_layers_start_xavier_normal_with_bias_zero(name: str) -> None:
+    """Deviation sqrt(2 / (inputs + outputs)); a field gate starts as the identity instead."""
+    built = build_model(ModelConfig(name=name), fields=4, dim=16, tasks=2, seed=0)
+    gates = [part.linear for part in built.modules() if isinstance(part, FieldGate)]
+    layers = [part for part in built.modules() if isinstance(part, nn.Linear) and part not in gates]
+    large = [layer.weight for layer in layers if layer.weight.numel() >= 4_000]
+    assert large and all(layer.bias is None or not layer.bias.any() for layer in layers)
+    for weight in large:
+        assert weight.std().item() == pytest.approx((2 / sum(weight.shape)) ** 0.5, rel=0.1)
+        assert abs(weight.mean().item()) < 0.1 * weight.std().item()
+        assert weight.abs().max() > 2.5 * weight.std()  # a uniform distribution ends at 1.73
+
+
+def test_other_parameters_start_as_published() -> None:
+    """Cross biases 0; low-rank factors and Y Xavier normal per matrix; contexts of FinalMLP N(0, 0.01)."""
+
+    def deviation(parameter: nn.Parameter) -> float:
+        return parameter.detach().std().item()
+
+    torch.manual_seed(0)
+    mixture = DCNv2(8, 16, low_rank=True, experts=4, rank=32).cross
+    assert deviation(mixture.v[0]) == pytest.approx((2 / (128 + 32)) ** 0.5, rel=0.05)
+    assert deviation(mixture.c[0]) == pytest.approx((2 / (32 + 32)) ** 0.5, rel=0.05)
+    assert deviation(mixture.u[0]) == pytest.approx((2 / (32 + 128)) ** 0.5, rel=0.05)
+    assert not any(bias.any() for bias in [*mixture.biases, *DCN(3, 4).cross.biases])
+    y_FK = Wukong(50, 4, projection=40).layers[0].interaction.y_FK
+    assert deviation(y_FK) == pytest.approx((2 / (50 + 40)) ** 0.5, rel=0.1)
+    context = FinalMLP(2, 4096, hidden1=(2,), hidden2=(2,), gate_hidden=(2,)).select1.context
+    assert deviation(context) == pytest.approx(0.01, rel=0.1) and context.shape == (1, 4096)
+
+
+def test_a_ranking_model_has_one_member() -> None:
+    built = build_model(ModelConfig(options=SMALL["dcn"]), fields=3, dim=4, tasks=2, seed=0)
+    assert built.members() == [built]
+
+
 def test_finalnet_gate_starts_at_one() -> None:
-    built = build_model(ModelConfig(name="finalnet"), fields=3, dim=4, tasks=2, seed=0)
     emb_NFD = torch.randn(5, 3, 4)
-    torch.testing.assert_close(built.backbone.gate(emb_NFD), emb_NFD)  # type: ignore[operator, union-attr]
+    built = build_model(ModelConfig(name="finalnet"), fields=3, dim=4, tasks=2, seed=0)
+    for gate in (FieldGate(3), built.get_submodule("backbone.gate")):
+        assert torch.equal(gate(emb_NFD), emb_NFD)
 
 
-def test_a_stacked_dcnv2_builds() -> None:
-    options = {"structure": "stacked", "hidden": (8,)}
-    built = build_model(ModelConfig(name="dcnv2", options=options), fields=3, dim=4, tasks=2, seed=0)
-    assert built(torch.randn(5, 3, 4)).shape == (5, 2)
+def test_default_sizes_of_the_head_are_those_of_its_config() -> None:
+    """Four experts [128, 64], linear gates, towers [64]."""
+    by_default, by_config = MMoE(10, 2), MMoE(10, 2, **HeadConfig().model_dump())
+    assert [p.shape for p in by_default.parameters()] == [p.shape for p in by_config.parameters()]
+    expert, gate, tower = 10 * 128 + 128 + 128 * 64 + 64, 10 * 4 + 4, 64 * 64 + 64 + 64 + 1
+    assert parameters(by_config) == 4 * expert + 2 * (gate + tower)
 
 
-def test_a_backbone_of_ones_own_by_import_path() -> None:
-    config = ModelConfig(name="tests.own_backbone:Wide", options={"outputs": 5})
-    assert build_model(config, fields=3, dim=4, tasks=2, seed=0)(torch.randn(6, 3, 4)).shape == (6, 2)
+@pytest.mark.parametrize("name", SMALL)
+def test_out_features_is_the_width_of_the_output(name: str) -> None:
+    backbone = ARCHITECTURES[name](3, 4, **SMALL[name]).eval()
+    assert backbone(torch.randn(5, 3, 4)).shape == (5, backbone.out_features)
+    assert isinstance(backbone, Backbone)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "says"),
+    [
+        ("dcn", "cross_layers", 0, "cross_layers must be a positive int, not 0"),
+        ("dcn", "cross_layers", 2.0, "cross_layers must be a positive int, not 2.0"),
+        ("dcn", "cross_layers", True, "cross_layers must be a positive int, not True"),
+        ("dcn", "hidden", (), r"hidden must be a list of positive layer widths, not \(\)"),
+        ("dcn", "hidden", (8, 0), "hidden must be a list of positive layer widths"),
+        ("dcn", "hidden", (8, -4), "hidden must be a list of positive layer widths"),
+        ("dcn", "hidden", 64, "hidden must be a list of positive layer widths, not 64"),
+        ("dcn", "hidden", "64", "hidden must be a list of positive layer widths, not '64'"),
+        ("dcnv2", "cross_layers", -1, "cross_layers must be"),
+        ("dcnv2", "experts", 0, "experts must be"),
+        ("dcnv2", "rank", 0, "rank must be"),
+        ("dcnv2", "hidden", [], "hidden must be"),
+        ("dcnv2", "structure", "beside", "structure 'beside' is not one of: parallel, stacked"),
+        ("finalnet", "hidden", (), "hidden must be a list of positive"),
+        ("finalnet", "hidden", (8, 7), r"hidden must be a list of even layer widths, not \(8, 7\)"),
+        ("finalmlp", "hidden1", (), "hidden1 must be"),
+        ("finalmlp", "hidden2", (), "hidden2 must be"),
+        ("finalmlp", "gate_hidden", (), "gate_hidden must be"),
+        ("wukong", "layers", 0, "layers must be"),
+        ("wukong", "half", 0, "half must be"),
+        ("wukong", "projection", 0, "projection must be"),
+        ("wukong", "interaction_hidden", (), "interaction_hidden must be"),
+        ("wukong", "hidden", (), "hidden must be"),
+    ],
+)
+def test_an_impossible_size_is_named(name: str, option: str, value: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=f"^model {name}: {says}"):
+        build_model(ModelConfig(name=name, options={option: value}), fields=3, dim=4, tasks=2, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("experts", 0),
+        ("expert_hidden", ()),
+        ("expert_hidden", (0,)),
+        ("gate_hidden", (-1,)),
+        ("tower_hidden", (0,)),
+    ],
+)
+def test_an_impossible_head_is_refused(key: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=key):
+        HeadConfig(**{key: value})
 
 
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        ("dnc", {}, "unknown model 'dnc': use one of dcn, dcnv2"),
-        ("dcn", {"hiden": (8,)}, "no option 'hiden'; its options: cross_layers, hidden"),
-        ("dcnv2", {"structure": "beside"}, "'beside' is not one of: parallel, stacked"),
-        ("nowhere.at_all:Net", {}, "cannot be imported"),
-        ("tests.own_backbone:WrongShape", {}, r"to \(2, 3, 4\), expected \(2, 8\)"),
-        ("tests.own_backbone:NoOutFeatures", {}, "attribute out_features"),
+        (
+            "dnc",
+            {},
+            "^unknown model 'dnc': use one of dcn, dcnv2, finalnet, finalmlp, wukong, or package.mod",
+        ),
+        ("dcn", {"hiden": (8,)}, "^model dcn has no option 'hiden'; its options: cross_layers, hidden$"),
+        ("dcn", {"fields": 3}, "has no option 'fields'"),
     ],
 )
-def test_a_wrong_model_is_named(name: str, options: dict, says: str) -> None:
+def test_an_unknown_architecture_or_option_is_named(name: str, options: dict, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         build_model(ModelConfig(name=name, options=options), fields=3, dim=4, tasks=2, seed=0)
+
+
+def test_rows_of_examples_are_taken_and_cut_in_order() -> None:
+    whole = rows(7)
+    assert whole.rows == 7
+    pieces = list(whole.chunks(3))
+    assert [piece.rows for piece in pieces] == [3, 3, 1]
+    for joined, part in zip((torch.cat(parts) for parts in zip(*pieces, strict=True)), whole, strict=True):
+        assert torch.equal(joined, part)
+    some = whole.take(torch.tensor([4, 0]))
+    assert torch.equal(some.emb_NFD, whole.emb_NFD[[4, 0]]) and torch.equal(
+        some.label_NT, whole.label_NT[[4, 0]]
+    )
+    moved = whole.to(torch.device("meta"))
+    assert {part.device.type for part in moved} == {"meta"}
+    assert [part.shape for part in moved] == [part.shape for part in whole]
+
+
+def test_predictions_are_made_in_evaluation_mode_and_do_not_depend_on_the_pieces() -> None:
+    config = ModelConfig(name="finalnet", options=SMALL["finalnet"], head=SMALL_HEAD)
+    built = build_model(config, fields=3, dim=4, tasks=2, seed=1).double()
+    emb_NFD = rows(9).emb_NFD
+    whole_NT = predict(built.train(), emb_NFD)
+    assert not built.training and not whole_NT.requires_grad and whole_NT.shape == (9, 2)
+    torch.testing.assert_close(predict(built, emb_NFD, rows=4), whole_NT)
+    assert torch.equal(whole_NT, built(emb_NFD))
+
+
+def test_the_loss_of_a_row_is_the_mean_of_its_tasks_and_sees_running_statistics() -> None:
+    config = ModelConfig(name="finalnet", options=SMALL["finalnet"], head=SMALL_HEAD)
+    built = build_model(config, fields=3, dim=4, tasks=2, seed=1).double().train()
+    built(rows(64).emb_NFD)  # moves the running statistics
+    loss, params, batch = loss_of(built), dense_params(built), rows(5)
+    probability_NT = built(batch.emb_NFD).sigmoid()
+    entropy_NT = -(batch.label_NT * probability_NT.log() + (1 - batch.label_NT) * (1 - probability_NT).log())
+    torch.testing.assert_close(loss(params, batch), entropy_NT.mean(1))
+    assert not built.training
+    before = loss(params, batch)
+    built.train()(rows(64).emb_NFD + 1)  # the loss keeps the statistics it was made with
+    assert torch.equal(loss_of(built.eval())(params, batch), before) is False
+    assert torch.equal(loss(params, batch), before)
+
+
+def test_a_batch_norm_uses_its_running_statistics_for_one_row_only() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+    train_mode(model.eval(), 1)
+    assert [part.training for part in model] == [True, False, True]
+    train_mode(model, 2)
+    assert all(part.training for part in model)
+
+
+def test_the_smallest_sizes_are_possible() -> None:
+    sizes: dict[str, dict[str, Any]] = {
+        "dcn": {"cross_layers": 1, "hidden": (1,)},
+        "dcnv2": {"cross_layers": 1, "hidden": (1,), "low_rank": True, "experts": 1, "rank": 1},
+        "finalnet": {"hidden": (2,)},
+        "finalmlp": {"hidden1": (1,), "hidden2": (1,), "gate_hidden": (1,)},
+        "wukong": {"layers": 1, "half": 1, "projection": 1, "interaction_hidden": (1,), "hidden": (1,)},
+    }
+    for name, options in sizes.items():
+        head = HeadConfig(experts=1, expert_hidden=(1,), gate_hidden=(1,), tower_hidden=(1,))
+        config = ModelConfig(name=name, options=options, head=head)
+        assert build_model(config, fields=1, dim=1, tasks=1, seed=0)(torch.randn(3, 1, 1)).shape == (3, 1)

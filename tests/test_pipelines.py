@@ -8,21 +8,19 @@ import pandas as pd
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-import torch
 
-from actors.cluster import ResourceConfig
-from diet_ray.distillation.memory import from_arrow
-from diet_ray.distillation.stage import memory_schema
+from actors.placement import ResourceConfig
 from diet_ray.errors import ConfigError, DataError, RunError
 from diet_ray.evaluation.cell import METHODS
-from diet_ray.evaluation.rehearsal import WEIGHTS
+from diet_ray.evaluation.rehearsal_weight import WEIGHTS
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
 from diet_ray.log.prepare import prepare
-from diet_ray.runs.run import Run, verify
+from diet_ray.runs.run import Run
 from pipelines.distill import distill
-from pipelines.evaluate import evaluate, load_candidates, log_of, table
-from tests.test_stage import memories
+from pipelines.evaluate import evaluate, results_table
+from pipelines.runtime.candidates import load_candidates
+from pipelines.runtime.run_access import log_of
 from tests.tiny_run import FIT, TINY
 
 pytestmark = pytest.mark.usefixtures("ray_here")
@@ -31,14 +29,6 @@ TWO_SCORERS = ResourceConfig(scorers=2)
 
 def newest(run: str) -> Path:
     return Path(run) / "memory" / "0003" / "memory.parquet"
-
-
-def test_the_memory_over_ray_is_the_one_without(run_dir: str, drift_log: str) -> None:
-    log = PreparedLog.open(drift_log)
-    found = from_arrow(pq.read_table(newest(run_dir)), memory_schema(log, TINY))
-    expected = memories(log, TINY)[-1]
-    for over_ray, alone in zip(found, expected, strict=True):
-        torch.testing.assert_close(over_ray, alone, rtol=0, atol=0, equal_nan=True)
 
 
 def test_the_memory_does_not_depend_on_the_number_of_scorers(
@@ -64,9 +54,10 @@ def test_every_stage_is_committed_with_files_that_verify(run_dir: str, drift_log
     run, log = Run.read(run_dir), PreparedLog.open(drift_log)
     assert [record.block for record in run.records] == [block.name for block in log.history]
     for record in run.records:
-        verify(run, record.stage)
-        assert record.metrics["block_rows"] == log.history[record.stage - 1].rows
-        assert set(record.metrics["seconds"]) == {"train", "score", "distil"}
+        run.verify(record.stage)
+        assert record.metrics.block_rows == log.history[record.stage - 1].rows
+        seconds = record.metrics.seconds
+        assert seconds.train > 0 and seconds.score > 0 and seconds.distill > 0 and seconds.probe is None
 
 
 def test_a_complete_run_is_left_as_it_is(run_dir: str, drift_log: str) -> None:
@@ -76,7 +67,7 @@ def test_a_complete_run_is_left_as_it_is(run_dir: str, drift_log: str) -> None:
 
 
 def test_a_run_of_another_config_or_log_is_refused(run_dir: str, drift_log: str, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"another config: ratio is 0\.05 there, 0\.06 here"):
+    with pytest.raises(RunError, match=r"ratio: the run has 0\.05, this command asks for 0\.06"):
         distill(drift_log, run_dir, TINY.model_copy(update={"ratio": 0.06}), ResourceConfig())
     other, config = str(tmp_path), DriftConfig(rows=3_000, seed=1)
     prepare(drift_schema(config), write_drift_log(config, other), other)
@@ -100,7 +91,7 @@ def test_a_block_cut_in_the_middle_stops_the_run_and_keeps_what_was_committed(
     with pytest.raises(DataError, match=f"{part.name} is damaged"):
         distill(str(log), str(run), TINY, ResourceConfig())
     assert Run.read(str(run)).stage == 1
-    verify(Run.read(str(run)), 1)
+    Run.read(str(run)).verify(1)
     part.write_bytes(whole)
     distill(str(log), str(run), TINY, ResourceConfig())
     assert newest(str(run)).read_bytes() == newest(run_dir).read_bytes()
@@ -116,9 +107,9 @@ def test_a_label_group_that_a_block_lacks_is_told_and_no_trouble(
     rows[~(second & (rows["is_like"] == 1))].to_parquet(source, index=False)
     prepare(drift_schema(config), str(source), str(tmp_path / "log"))
     run = distill(str(tmp_path / "log"), str(tmp_path / "run"), TINY, ResourceConfig())
-    assert run.records[1].metrics["missing_label_groups"] == ["is_click+long_view+is_like"]
+    assert run.records[1].metrics.missing_label_groups == ("is_click+long_view+is_like",)
     assert "block 0002 has no row of label group is_click+long_view+is_like" in capsys.readouterr().err
-    assert run.records[2].metrics["memory"]["rows_by_label_group"].get("7", 0) > 0
+    assert run.records[2].metrics.memory.rows_by_label_group.get(7, 0) > 0
 
 
 def test_evaluation_gives_a_row_per_cell_and_runs_no_cell_twice(run_dir: str, drift_log: str) -> None:
@@ -132,10 +123,12 @@ def test_evaluation_gives_a_row_per_cell_and_runs_no_cell_twice(run_dir: str, dr
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in cells.items())
     stored = pd.read_parquet(Path(run_dir) / "evaluation/results.parquet")
     told = pd.DataFrame(json.loads((Path(run_dir) / "evaluation/results.json").read_text()))
-    assert len(stored) == len(told) == len(again)
+    # A smaller evaluation after a larger one leaves all cells.
+    assert len(stored) == len(told) == 3 * len(METHODS)
+    assert set(stored["candidate"]) == {"finalnet", "tests.own_backbone:Wide"}
     columns = {"method", "candidate", "seed", "auc", "logloss", "auc_is_like", "rows_trained", "seconds"}
     assert columns <= set(stored) and columns <= set(told)
-    assert len(table(again).rows) == len(METHODS)
+    assert len(results_table(again).rows) == len(METHODS)
     # What the baseline EL2N scored is there for the next who asks.
     kept = (Path(run_dir) / "studies/scores").rglob("*.parquet")
     assert {path.parent.name for path in kept} == {"0001", "0002", "0003"}
@@ -153,7 +146,7 @@ def test_the_weight_of_rehearsal_is_chosen_once_for_a_method(run_dir: str, drift
 
 def test_cells_trained_in_another_way_are_not_mixed(run_dir: str, drift_log: str) -> None:
     evaluate(drift_log, run_dir, ("warmup",), load_candidates(["finalnet"]), 1, FIT)
-    with pytest.raises(RunError, match=r"settings\.json differs"):
+    with pytest.raises(RunError, match=r"settings\.json holds different settings"):
         evaluate(
             drift_log,
             run_dir,

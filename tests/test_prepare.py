@@ -1,5 +1,7 @@
 """A log becomes encoded blocks whatever its format and order, and the same ones again."""
 
+import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -13,8 +15,10 @@ import pytest
 from diet_ray.errors import DataError
 from diet_ray.log.batches import joined
 from diet_ray.log.dataset import Block, PreparedLog, check_time_order
-from diet_ray.log.prepare import SLICES, SOURCES, in_process, prepare
+from diet_ray.log.origin import SOURCES
+from diet_ray.log.prepare import in_process, prepare
 from diet_ray.log.schema import load_schema
+from diet_ray.log.slices import BASE_SLICES
 from tests.shop_log import (
     BLOCKS,
     EDGES,
@@ -109,7 +113,7 @@ def test_a_block_has_a_part_for_each_slice_of_its_time_that_has_rows(shop_log: P
     log, rows = PreparedLog.open(str(shop_log / "out")), shop_rows()
     empty = 0
     for name, start, end in zip(BLOCKS, STARTS, ENDS, strict=True):
-        edges = pd.date_range(start, end, SLICES + 1)
+        edges = pd.date_range(start, end, BASE_SLICES + 1)
         counts = pd.cut(rows["ts"], edges, right=False).value_counts(sort=False)
         assert [part.rows for part in log.blocks[name].parts] == counts[counts > 0].tolist()
         empty += (counts == 0).sum()
@@ -121,7 +125,7 @@ def test_rows_of_a_file_may_come_in_any_order(shop_log: Path, tmp_path: Path) ->
     rows = shop_rows().sample(frac=1, random_state=0).reset_index(drop=True)
     log = prepare(SHOP, write_source(tmp_path / "source", rows), str(tmp_path / "out"))
     assert_holds(log, tmp_path / "out", by_block(rows))
-    assert contents(tmp_path / "out") == contents(shop_log / "out")
+    assert contents(tmp_path / "out") | {SOURCES: b""} == contents(shop_log / "out") | {SOURCES: b""}
 
 
 @pytest.mark.parametrize("name", ["log.parquet", "log.csv"])
@@ -269,20 +273,88 @@ def test_a_directory_with_a_log_of_another_schema_is_refused_and_kept(shop_log: 
     assert contents(shop_log / "out") == before
 
 
-@pytest.mark.parametrize("change", ["longer", "one more"])
-def test_a_directory_with_a_log_of_other_files_is_refused_and_kept(tmp_path: Path, change: str) -> None:
+def inverted(path: Path) -> None:
+    """Every label the other one; the file keeps its size, and pretends to be as old as it was."""
+    times, rows = path.stat(), pd.read_csv(path)
+    rows[["clicked", "bought"]] = 1 - rows[["clicked", "bought"]]
+    rows.to_csv(path, index=False)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_size == times.st_size
+
+
+def longer(path: Path) -> None:
+    path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
+
+
+def one_more(path: Path) -> None:
+    (path.parent / "more.csv").write_text(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("change", "name"), [(inverted, "log.csv"), (longer, "log.csv"), (one_more, "more.csv")]
+)
+def test_a_directory_whose_source_has_changed_is_refused_and_kept(
+    tmp_path: Path, change: Callable[[Path], None], name: str
+) -> None:
     source, out = Path(write_source(tmp_path / "source", shop_rows(), "log.csv")), tmp_path / "out"
     prepare(SHOP, str(source), str(out))
     before = contents(out)
-    text = next(source.glob("*.csv")).read_text()
-    if change == "longer":
-        next(source.glob("*.csv")).write_text(text + text.splitlines()[-1] + "\n")
-    else:
-        (source / "more.csv").write_text(text)
-    name = "log.csv" if change == "longer" else "more.csv"
-    with pytest.raises(DataError, match=f"was prepared from other files than .*{name}"):
+    change(source / "log.csv")
+    with pytest.raises(DataError, match=f"source has changed since .* was prepared from it .{name}.:"):
         prepare(SHOP, str(source), str(out))
     assert contents(out) == before
+
+
+def test_a_side_table_that_was_corrected_is_noticed(tmp_path: Path) -> None:
+    schema = shop_schema(
+        fields=["user_id", "colour"],
+        join=[{"files": "colours.csv", "on": "user_id"}],
+        files={"patterns": ["log.*"]},
+    )
+    source = write_source(tmp_path / "source", shop_rows(), "log.csv")
+    (tmp_path / "source/colours.csv").write_text("user_id,colour\nu1,red\n")
+    prepare(schema, source, str(tmp_path / "out"))
+    (tmp_path / "source/colours.csv").write_text("user_id,colour\nu1,tan\n")
+    with pytest.raises(DataError, match=r"source has changed since .*\(colours.csv\)"):
+        prepare(schema, source, str(tmp_path / "out"))
+
+
+def test_a_log_whose_sources_were_recorded_by_size_alone_still_opens(tmp_path: Path) -> None:
+    source, out = Path(write_source(tmp_path / "source", shop_rows(), "log.csv")), tmp_path / "out"
+    log = prepare(SHOP, str(source), str(out))
+    manifest = json.loads((out / "prepared.json").read_text())
+    for key in ("missing", "quarantined_by_reason"):
+        del manifest[key]
+    (out / "prepared.json").write_text(json.dumps(manifest))
+    (out / SOURCES).write_text(json.dumps({"log.csv": (source / "log.csv").stat().st_size}))
+    assert prepare(SHOP, str(source), str(out)).blocks == log.blocks
+    longer(source / "log.csv")
+    with pytest.raises(DataError, match="has changed since"):
+        prepare(SHOP, str(source), str(out))
+
+
+def test_a_log_may_be_prepared_below_its_source_and_again(tmp_path: Path) -> None:
+    rows = shop_rows()
+    source = write_source(tmp_path / "source", rows)
+    for name in ("prepared", "prepared", "other/prepared", "prepared"):
+        out = tmp_path / "source" / name
+        assert_holds(prepare(SHOP, source, str(out)), out, by_block(rows))
+
+
+def test_a_linked_directory_below_the_source_is_below_it(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "source", shop_rows())
+    (tmp_path / "link").symlink_to(tmp_path / "source")
+    for _ in range(2):
+        prepare(SHOP, source, str(tmp_path / "link/prepared"))
+
+
+def test_a_prepared_log_is_no_source_and_a_source_no_place_for_one(tmp_path: Path) -> None:
+    source, out = write_source(tmp_path / "source", shop_rows()), str(tmp_path / "out")
+    with pytest.raises(DataError, match="source is the log itself: choose another directory"):
+        prepare(SHOP, source, source)
+    prepare(SHOP, source, out)
+    with pytest.raises(DataError, match="holds no raw log: its files are those of the prepared log"):
+        prepare(SHOP, out, str(tmp_path / "again"))
 
 
 def test_a_log_prepared_anew_from_a_corrected_source_knows_the_ids_of_that_source(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diet_ray.distillation.memory import Memory
-from diet_ray.distillation.realignment import affine_maps, carried
+from diet_ray.distillation.realignment import affine_maps, realign
 from diet_ray.models.registry import ModelConfig, build_model
 from tests.test_memory import memory
 from tests.tiny_network import DIM, FIELDS, TASKS
@@ -35,7 +35,7 @@ def dense(seed: int) -> torch.nn.Module:
 def test_an_affine_move_is_followed() -> None:
     seen, old = drawn(ROWS, FIELDS, DIM), old_memory()
     same = dense(0)
-    found = carried(old, affine_maps(seen, moved(seen)), same, same)
+    found = realign(old, affine_maps(seen, moved(seen)), same, same)
     torch.testing.assert_close(found.emb_NFD, moved(old.emb_NFD), atol=2e-4, rtol=1e-2)
     assert (found.emb_NFD - old.emb_NFD).abs().max() > 0.1
 
@@ -43,7 +43,7 @@ def test_an_affine_move_is_followed() -> None:
 def test_logits_move_as_the_teacher_does() -> None:
     old, still = old_memory(), drawn(ROWS, FIELDS, DIM)
     previous, reference = dense(0), dense(1)
-    found = carried(old, affine_maps(still, still), previous, reference)
+    found = realign(old, affine_maps(still, still), previous, reference)
     torch.testing.assert_close(found.emb_NFD, old.emb_NFD)
     with torch.no_grad():
         expected = old.logit_NT + reference(old.emb_NFD) - previous(old.emb_NFD)
@@ -54,11 +54,11 @@ def test_logits_move_as_the_teacher_does() -> None:
 def test_few_rows_shift_the_memory_and_no_more(rows: int) -> None:
     """Fewer rows than unknowns, all alike: what they do not tell stays as it was."""
     seen = drawn(1, FIELDS, DIM).expand(rows, -1, -1)
-    found = carried(old_memory(), affine_maps(seen, seen + 1), dense(0), dense(0))
+    found = realign(old_memory(), affine_maps(seen, seen + 1), dense(0), dense(0))
     torch.testing.assert_close(found.emb_NFD, old_memory().emb_NFD + 1, atol=1e-3, rtol=0)
 
 
 def test_a_field_of_zeros_stays_finite() -> None:
     nothing = torch.zeros(ROWS, FIELDS, DIM)
-    found = carried(old_memory(), affine_maps(nothing, nothing), dense(0), dense(0))
+    found = realign(old_memory(), affine_maps(nothing, nothing), dense(0), dense(0))
     torch.testing.assert_close(found.emb_NFD, old_memory().emb_NFD)

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.cluster import ResourceConfig
-from actors.worker import checkpoint_path, memory_path
+from actors.placement import ResourceConfig
+from diet_ray import layout
 from diet_ray.config import RunConfig
 from diet_ray.errors import RunError
-from diet_ray.runs.run import Run, verify
+from diet_ray.runs.run import Run
 from pipelines.distill import distill
 from tests.tiny_run import TINY
 
@@ -26,7 +26,7 @@ def lent(drift_log: str, run: Path, run_dir: str, config: RunConfig = TINY, scor
 
 def test_a_run_of_another_ratio_may_borrow(drift_log: str, run_dir: str, tmp_path: Path) -> None:
     run = lent(drift_log, tmp_path, run_dir, changed(ratio=0.02))
-    assert run.records[-1].metrics["memory"]["rows"] < Run.read(run_dir).records[-1].metrics["memory"]["rows"]
+    assert run.records[-1].metrics.memory.rows < Run.read(run_dir).records[-1].metrics.memory.rows
 
 
 def test_a_borrowed_reference_gives_the_memory_of_a_trained_one_and_runs_share_its_scores(
@@ -34,16 +34,16 @@ def test_a_borrowed_reference_gives_the_memory_of_a_trained_one_and_runs_share_i
 ) -> None:
     def memory(name: str) -> bytes:
         lent(drift_log, tmp_path / name, run_dir, scores=str(tmp_path / "scores"))
-        return (tmp_path / name / memory_path(3)).read_bytes()
+        return (tmp_path / name / layout.memory(3)).read_bytes()
 
-    own = (Path(run_dir) / memory_path(3)).read_bytes()
+    own = (Path(run_dir) / layout.memory(3)).read_bytes()
     assert memory("first") == memory("second") == own
     first, lender = Run.read(str(tmp_path / "first")), Run.read(run_dir)
     for stage in (1, 2, 3):
-        verify(first, stage)
-        for path in (checkpoint_path(stage), memory_path(stage)):
+        first.verify(stage)
+        for path in (layout.checkpoint(stage), layout.memory(stage)):
             assert (tmp_path / "first" / path).read_bytes() == (Path(run_dir) / path).read_bytes()
-        losses = [run.records[stage - 1].metrics["training_loss"] for run in (first, lender)]
+        losses = [run.records[stage - 1].metrics.training_loss for run in (first, lender)]
         assert losses[0] == losses[1]
     kept = sorted((tmp_path / "scores").rglob("*.parquet"))
     assert {path.parent.name for path in kept} == {"0001", "0002", "0003"}
@@ -60,7 +60,7 @@ def test_a_reference_trained_otherwise_is_refused_and_the_key_named(
     drift_log: str, run_dir: str, tmp_path: Path, key: str
 ) -> None:
     other = {"seed": 1, "dim": 4, "reference": {"name": "dcn"}, "training": {"batch_size": 64}}[key]
-    with pytest.raises(RunError, match=f"cannot be used: {key} is"):
+    with pytest.raises(RunError, match=f"cannot be reused: {key}"):
         lent(drift_log, tmp_path, run_dir, changed(**{key: other}))
     assert not list(tmp_path.iterdir())
 
@@ -68,8 +68,8 @@ def test_a_reference_trained_otherwise_is_refused_and_the_key_named(
 def test_an_unfinished_or_damaged_lender_is_refused(drift_log: str, run_dir: str, tmp_path: Path) -> None:
     lender = tmp_path / "lender"
     shutil.copytree(run_dir, lender)
-    (lender / checkpoint_path(2)).write_bytes(b"nothing")
-    with pytest.raises(RunError, match=r"cannot be used: .*checkpoint\.safetensors has 7 bytes"):
+    (lender / layout.checkpoint(2)).write_bytes(b"nothing")
+    with pytest.raises(RunError, match=r"cannot be reused: .*checkpoint\.safetensors has 7 bytes"):
         lent(drift_log, tmp_path / "a", str(lender))
     (lender / "stages/0003.json").unlink()
     with pytest.raises(RunError, match="has 2 of 3 stages"):

@@ -5,18 +5,18 @@ import torch
 
 from diet_ray.distillation.stage import new_reference
 from diet_ray.evaluation.cell import Setting, run_cell
-from diet_ray.evaluation.rehearsal import JUDGES, SEED, WEIGHTS, rehearsal_scores
+from diet_ray.evaluation.rehearsal_weight import JUDGES, SEED, WEIGHTS, rehearsal_scores
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import Examples
 from diet_ray.training.checkpoint import to_bytes
-from diet_ray.training.learning import learn_block, new_learner
+from diet_ray.training.learning import learn_block, new_recommender
 from tests.tiny_run import FIT, TINY
 
 
 def test_each_weight_is_scored_as_a_cell_of_that_weight(drift_log: str) -> None:
     """From one fit, copied: no weight learns from what another left behind."""
     log = PreparedLog.open(drift_log)
-    reference = new_learner(new_reference(log, TINY, "reference"), log, TINY.dim, TINY.training)
+    reference = new_recommender(new_reference(log, TINY, "reference"), log, TINY.dim, TINY.training)
     learn_block(reference, log, log.history[0], TINY.training, 0)
     checkpoint = to_bytes(reference)
     memory = Examples(torch.randn(100, len(log.fields), TINY.dim) / 10, torch.rand(100, 3))

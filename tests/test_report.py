@@ -1,6 +1,7 @@
 """The report: one page without network, of what a run has by now."""
 
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,11 +11,10 @@ import pytest
 
 from diet_ray.evaluation.cell import METHODS
 from diet_ray.runs.run import Run
-from diet_ray.storage import Folder
-from pipelines.evaluate import write_table
 from pipelines.report import Report, report
 from pipelines.reporting.charts import pareto_front
 from pipelines.reporting.page import page, table
+from pipelines.runtime.run_access import write_table
 
 
 class Reader(HTMLParser):
@@ -62,12 +62,17 @@ def cells(methods: tuple[str, ...], candidates: int, seeds: int) -> pd.DataFrame
     return found
 
 
+def records_alone(run_dir: str, folder: Path) -> Run:
+    """The config and the records of a run, without what they name."""
+    shutil.copy(f"{run_dir}/config.yaml", folder)
+    shutil.copytree(f"{run_dir}/stages", folder / "stages")
+    return Run.read(str(folder))
+
+
 @pytest.fixture
 def full_run(run_dir: str, tmp_path: Path) -> Run:
     """A run beside which results of every kind lie."""
-    run = Run.read(run_dir)
-    own = Run(Folder.at(str(tmp_path)), run.folder.read("config.yaml"))
-    own.records = run.records
+    own = records_alone(run_dir, tmp_path)
     folder = own.folder
     write_table(folder, "evaluation/results", cells(METHODS, 3, 2))
     write_table(folder, "studies/ranking", cells(("full", "diet", "random"), 6, 2))
@@ -106,10 +111,11 @@ def full_run(run_dir: str, tmp_path: Path) -> Run:
 
 
 def test_a_fresh_run_shows_its_memory_and_stages_alone(run_dir: str, tmp_path: Path) -> None:
-    run = Run.read(run_dir)
-    own = Run(Folder.at(str(tmp_path)), run.folder.read("config.yaml"))
-    assert read(report(own)).headings == ["Settings"]
-    own.records = run.records
+    own = records_alone(run_dir, tmp_path)
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    shutil.copy(tmp_path / "config.yaml", nothing)
+    assert read(report(Run.read(str(nothing)))).headings == ["Settings"]
     assert read(report(own)).headings == ["Memory", "Stages", "Settings"]
 
 
@@ -155,6 +161,9 @@ def test_a_pareto_front_by_hand() -> None:
     assert pareto_front(cost, quality) == [4, 0, 3]
 
 
-def test_the_command_writes_where_it_is_told(run_dir: str, tmp_path: Path) -> None:
-    Report(run_dir, out=str(tmp_path / "a/page.html"))()
-    assert read((tmp_path / "a/page.html").read_text()).headings[-1] == "Settings"
+def test_the_command_writes_a_file_or_into_a_folder(run_dir: str, tmp_path: Path) -> None:
+    (tmp_path / "pages").mkdir()
+    for out, written in (("a/page.html", "a/page.html"), ("pages", "pages/report.html")):
+        Report(run_dir, out=str(tmp_path / out))()
+        assert read((tmp_path / written).read_text()).headings[-1] == "Settings"
+    assert [path.name for path in (tmp_path / "pages").iterdir()] == ["report.html"]

@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from actors.worker import memory_path
+from diet_ray import layout
 from diet_ray.config import CandidateConfig
 from diet_ray.errors import ConfigError, ResourceError, RunError
 from diet_ray.evaluation.export import read_model
 from diet_ray.storage import Folder
-from pipelines.evaluate import load_candidate
-from pipelines.search import Search, leaderboard, search
+from pipelines.runtime.candidates import load_candidate
+from pipelines.runtime.search_results import leaderboard
+from pipelines.search import Search, search
 from pipelines.train import Train
 from tests.tiny_run import FIT
 
@@ -59,7 +60,7 @@ def test_failing_trials_are_recorded_with_their_reason_and_end_nothing(
     _, found = searched
     assert len(found) == 10
     failed = found[found["state"] == "failed"]
-    for reason in ("no room for this", "negative dimension", "logits are not finite"):
+    for reason in ("no room for this", "positive layer widths", "logits are not finite"):
         assert failed["reason"].str.contains(reason).any()
     rest = found[found["state"] != "failed"]
     assert set(rest["model"]) == {"tests.own_backbone:Wide"} and rest["auc"].notna().all()
@@ -78,7 +79,7 @@ def test_the_best_is_confirmed_and_other_commands_take_it(searched: tuple[str, p
     # Trained with the first of the two seeds, as the confirmation was.
     first = json.loads((Path(run) / f"search/confirmed/{found['number'][0]:04d}-0.json").read_text())
     assert card["metrics"]["test"]["auc"] == first["auc"]
-    with pytest.raises(RunError, match="holds a model already"):
+    with pytest.raises(RunError, match="already holds a model"):
         Train(run=run, candidate="dcn", out=out, fit=FIT)()
 
 
@@ -98,11 +99,10 @@ def test_results_are_files_that_others_read(searched: tuple[str, pd.DataFrame]) 
 
 def test_a_search_is_not_mixed_with_another(searched: tuple[str, pd.DataFrame]) -> None:
     run, _ = searched
-    with pytest.raises(RunError, match="go on with --resume, or choose another folder"):
+    with pytest.raises(RunError, match="add --resume, or choose another folder"):
         search(asked(run))
-    with pytest.raises(
-        RunError, match=r"another search: seeds is 2 there, 1 here; space is 'tests\.own_space'"
-    ):
+    different = r"seeds: the run has 2, this command asks for 1; space: the run has .tests\.own_space"
+    with pytest.raises(RunError, match=different):
         search(asked(run, resume=True))
 
 
@@ -126,7 +126,7 @@ def test_optuna_goes_on_from_what_is_known(own_run: str) -> None:
 
 
 def test_a_memory_of_another_schema_is_told_before_the_sweep(own_run: str) -> None:
-    path = Path(own_run) / memory_path(3)
+    path = Path(own_run) / layout.memory(3)
     stored = pq.read_table(path)
     described = json.loads(stored.schema.metadata[b"diet_ray"]) | {"width": 4}
     pq.write_table(stored.replace_schema_metadata({"diet_ray": json.dumps(described)}), path)

@@ -16,13 +16,14 @@ from diet_ray.errors import DataError, RunError
 from diet_ray.log.dataset import Block
 from diet_ray.log.stream.log import StreamConfig
 from diet_ray.runs.lease import Lease
-from diet_ray.runs.run import Run, verify
+from diet_ray.runs.run import Run
 from diet_ray.storage import Folder
 from diet_ray.training.metrics import Scores
+from pipelines.runtime.micro_blocks import MicroBlocks
 from pipelines.runtime.recipe import Recipe
-from pipelines.runtime.stream_guard import Watch, auc_deviation
+from pipelines.runtime.stream_guard import StreamGuard, auc_deviation
 from pipelines.status import status
-from pipelines.stream import MicroBlocks, Stream, for_small_blocks, stream
+from pipelines.stream import Stream, for_small_blocks, stream
 from tests.stream_log import ROWS, events, finish, kill_when, publish, publish_all, start, write_log
 from tests.tiny_run import TINY
 
@@ -54,21 +55,21 @@ def test_files_become_memories_and_old_stages_are_swept(
 ) -> None:
     publish_all(tmp_path, log.slice(0, 1700), 3)
     run = stream(asked(tmp_path, json_log=True))
-    assert [record.metrics["block_rows"] for record in run.records] == [500, 500, 500, 200]
-    assert load_memory(str(tmp_path / "run")).num_rows == run.records[-1].metrics["memory"]["rows"]
+    assert [record.metrics.block_rows for record in run.records] == [500, 500, 500, 200]
+    assert load_memory(str(tmp_path / "run")).num_rows == run.records[-1].metrics.memory.rows
     for part in ("reference", "memory", "blocks"):
         assert sorted(p.name for p in (tmp_path / "run" / part).iterdir() if p.is_dir()) == ["0003", "0004"]
     assert len(list((tmp_path / "run/vocabulary").iterdir())) >= 1
     for stage in (3, 4):
-        verify(run, stage)
-    verify(run, 1)  # what was swept by policy is not damage
+        run.verify(stage)
+    run.verify(1)  # what was swept by policy is not damage
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert [line["stage"] for line in told] == [1, 2, 3, 4]
     assert 0 < told[-1]["progressive_auc"] < 1 and told[-1]["rows_per_second"] > 0
     assert told[0]["probe_auc"] is None and told[0]["el2n_drift"] is None
     assert told[3]["probe_stage"] == 3 and 0 < told[3]["probe_auc"] < 1
-    assert told[0]["rows_read_ahead"] + told[0]["not_read"] > 0  # more had arrived
-    assert told[3]["rows_read_ahead"] == told[3]["not_read"] == 0
+    assert told[0]["rows_waiting"] + told[0]["unread"] > 0  # more had arrived
+    assert told[3]["rows_waiting"] == told[3]["unread"] == 0
     hardness = [line["el2n"] for line in told]
     assert told[3]["el2n_drift"] == pytest.approx(hardness[3] - sum(hardness[:3]) / 3)
     assert abs(told[3]["label_rates_drift"]["is_click"]) < 0.5
@@ -108,20 +109,20 @@ def test_a_second_writer_and_another_config_are_refused(
     ):
         stream(asked(tmp_path))
     stream(asked(tmp_path))
-    with pytest.raises(RunError, match="another config: stream is"):
+    with pytest.raises(RunError, match=r"stream\.block_rows: the run has 500, this command asks for 400"):
         stream(asked(tmp_path, stream=StreamConfig(block_rows=400, min_rows=2)))
     # What only watches may change, and what becomes of malformed rows.
     schema = yaml.safe_load((tmp_path / "schema.yaml").read_text())
     (tmp_path / "schema.yaml").write_text(yaml.safe_dump({**schema, "malformed": "error"}))
     publish(tmp_path, "1.parquet", log.slice(500, 500))
     changed = SMALL.model_copy(update={"probe_every": 2, "max_fall": 0.9})
-    assert "probe" in stream(asked(tmp_path, stream=changed)).records[1].metrics
+    assert stream(asked(tmp_path, stream=changed)).records[1].metrics.probe is not None
 
 
 def test_a_skipped_block_is_not_learned_and_not_lost(ray_here: None, tmp_path: Path, log: pa.Table) -> None:
     publish_all(tmp_path, log.slice(0, 1000), 2)
     run = stream(asked(tmp_path, skip_block=True))
-    assert run.stage == 1 and run.records[0].metrics["stream"]["counts"]["skipped"] == 500
+    assert run.stage == 1 and run.records[0].metrics.stream.intake["counts"]["skipped"] == 500
     assert sum(1 for _ in (tmp_path / "run/quarantine/0001").glob("skipped-*")) >= 1
     assert len(events(tmp_path / "run")) == 500
 
@@ -137,30 +138,30 @@ class FakeReference:
         return ray.put(Scores(self.aucs.pop(0), 0.5, {}))
 
 
-def test_a_reference_that_has_gone_astray_stops_the_stream(ray_here: None, tmp_path: Path) -> None:
+def test_a_reference_that_has_degraded_stops_the_stream(ray_here: None, tmp_path: Path) -> None:
     run = Run.open(str(tmp_path), {"seed": 0})
     block = Block("0009", 10, 0, 1, (1,), {0: 10}, ())
-    watch = Watch(run, StreamConfig(max_fall=0.05))
+    guard = StreamGuard(run, StreamConfig(max_fall=0.05))
     reference = FakeReference(0.7, 0.72, 0.7, 0.69, 0.7, 0.68, float("nan"), 0.6)
-    assert watch(reference, block, 1) == {}  # nothing is known before the first block
+    assert guard.examine(reference, block, 1) is None  # nothing is known before the first block
     for stage in range(2, 8):
-        assert "progressive" in watch(reference, block, stage)
-    assert watch(reference, block, 8) == {}  # a block of one class says nothing
-    with pytest.raises(DataError, match=r"block 0009 is 0\.6000, 0\.6980 before.*--skip-block"):
-        watch(reference, block, 9)
+        assert guard.examine(reference, block, stage) is not None
+    assert guard.examine(reference, block, 8) is None  # a block of one class says nothing
+    with pytest.raises(DataError, match=r"block 0009 is 0\.6000, .* before is 0\.6980.*--skip-block"):
+        guard.examine(reference, block, 9)
 
 
 def test_a_small_block_may_fall_by_chance() -> None:
-    assert auc_deviation({0: 50, 1: 50}, 1) == pytest.approx(0.058, abs=0.001)  # sqrt(101 / (12 * 2500))
-    assert auc_deviation({0: 50, 1: 50}, 2) == auc_deviation({0: 50, 1: 50}, 1)  # the other: one label
-    assert auc_deviation({0: 10}, 1) == 0
+    assert auc_deviation({0: 50, 1: 50}) == pytest.approx(0.058, abs=0.001)  # sqrt(101 / (12 * 2500))
+    assert auc_deviation({2: 50, 3: 50}) == auc_deviation({0: 50, 1: 50})  # the other task has one label
+    assert auc_deviation({0: 10}) == 0
 
 
 def test_a_small_block_has_a_row_of_each_label_group_in_the_memory(tmp_path: Path) -> None:
     source = MicroBlocks.__new__(MicroBlocks)
-    source.asked, source.config, source.taken = asked(tmp_path), TINY, 0
+    source.stream, source.config, source.history_rows = SMALL, TINY, 0
     block = Block("0001", 9, 0, 1, (1,), {group: 1 for group in range(8)}, ())
-    assert source.budget(block, 1, held=0).new == 8
+    assert source.budget(block, 1, old_rows=0).new_rows == 8
 
 
 def test_few_outer_iterations_unless_the_recipe_says_how_many() -> None:

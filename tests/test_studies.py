@@ -12,9 +12,12 @@ import pytest
 
 from diet_ray.config import CandidateConfig, RunConfig
 from diet_ray.runs.run import Run
+from pipelines.runtime.cells import EvaluatedRun
 from pipelines.studies import definitions as studies
+from pipelines.studies import ranked_candidates
+from pipelines.studies.agreement import agreement_of, ranking_agreement
 from pipelines.studies.context import StudyContext
-from pipelines.studies.definitions import STUDIES, agreement_of, ranking_agreement
+from pipelines.studies.definitions import STUDIES
 from pipelines.study import Name, Study, summary
 from tests.tiny_run import FIT, TINY
 
@@ -31,9 +34,9 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few ratios, and five candidates where the ranking has 25."""
     monkeypatch.setattr(studies, "RATIOS", (0.02, 0.05))
     monkeypatch.setattr(studies, "RANKED", ("full", "diet"))
-    monkeypatch.setattr(studies, "DRAWN", 6)
-    monkeypatch.setattr(studies, "RANKED_EACH", 1)
-    monkeypatch.setattr(studies, "NARROW", {"finalnet": {"hidden": (4,)}})
+    monkeypatch.setattr(ranked_candidates, "DRAWN", 6)
+    monkeypatch.setattr(ranked_candidates, "RANKED_EACH", 1)
+    monkeypatch.setattr(ranked_candidates, "NARROW", {"finalnet": {"hidden": (4,)}})
 
 
 def small_candidates(folder: Path) -> str:
@@ -95,8 +98,8 @@ def test_the_ratio_of_the_run_itself_is_not_distilled_again(own_run: str, few: N
     found = run_study("ratio", own_run)
     assert set(found["variant"]) == {"2.0%", "5.0%"} and set(found["method"]) == {"diet", "random"}
     assert [path.name for path in (Path(own_run) / "studies/runs").iterdir()] == ["2.0-"]
-    rows = Run.read(f"{own_run}/studies/runs/2.0-").records[-1].metrics["memory"]["rows"]
-    assert rows < Run.read(own_run).records[-1].metrics["memory"]["rows"]
+    rows = Run.read(f"{own_run}/studies/runs/2.0-").records[-1].metrics.memory.rows
+    assert rows < Run.read(own_run).records[-1].metrics.memory.rows
 
 
 @pytest.mark.long
@@ -180,7 +183,7 @@ def test_weak_candidates_are_told_apart() -> None:
 
 @pytest.mark.long
 def test_a_variant_that_trains_another_reference_trains_it(drift_log: str, own_run: str) -> None:
-    context = StudyContext(drift_log, own_run, TINY, {}, 1, FIT)
+    context = StudyContext(EvaluatedRun.open(drift_log, own_run), {}, 1, FIT)
     other = RunConfig.model_validate(
         {**TINY.model_dump(), "reference": {"name": "dcn", "options": {"hidden": [8]}}}
     )
@@ -188,6 +191,6 @@ def test_a_variant_that_trains_another_reference_trains_it(drift_log: str, own_r
     found = context.variants({"dcn": other}, ("warmup",), small)
     assert set(found["variant"]) == {"dcn"}
     mine, its = (
-        Run.read(url).records[-1].metrics["training_loss"] for url in (own_run, f"{own_run}/studies/runs/dcn")
+        Run.read(url).records[-1].metrics.training_loss for url in (own_run, f"{own_run}/studies/runs/dcn")
     )
     assert mine != its

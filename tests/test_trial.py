@@ -8,11 +8,12 @@ import torch
 
 from diet_ray.config import CandidateConfig, FitConfig
 from diet_ray.errors import RunError
-from diet_ray.evaluation.cell import new_candidate
-from diet_ray.evaluation.trial import Trial, TrialData, TrialRecord
+from diet_ray.evaluation.trial import Trial, TrialData
+from diet_ray.evaluation.trial_record import TrialRecord
 from diet_ray.models.base import RankingModel
 from diet_ray.models.examples import Examples
 from diet_ray.storage import Folder
+from diet_ray.training.candidate_setup import new_candidate
 
 FIT = FitConfig(epochs=4, patience=4, batch_size=32)
 FINALNET = CandidateConfig(name="finalnet", options={"hidden": [8, 8]}, learning_rate=0.01)
@@ -120,7 +121,10 @@ def test_a_trial_stopped_by_the_scheduler_is_told_again_and_not_trained_on(folde
         (FINALNET.model_copy(update={"learning_rate": 1e30}), "DataError: logits are not finite"),
         (CandidateConfig(name="tests.own_backbone:Exploding"), "MemoryError: no room for this"),
         (CandidateConfig(name="tests.own_backbone:WrongShape"), "ConfigError: model .* maps"),
-        (CandidateConfig(name="finalnet", options={"hidden": [-4]}), "RuntimeError: .*negative dimension"),
+        (
+            CandidateConfig(name="finalnet", options={"hidden": [-4]}),
+            "ConfigError: .*hidden must be a list of positive layer widths",
+        ),
     ],
 )
 def test_a_failure_is_raised_recorded_and_raised_again_without_a_second_try(

@@ -1,4 +1,4 @@
-"""DCN: depth of the cross network, width and depth of the MLP beside it."""
+"""DCN: depth of the cross network, layer widths of the MLP."""
 
 from ray import tune
 

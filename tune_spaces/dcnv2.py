@@ -1,4 +1,4 @@
-"""DCN V2: cross network full-rank or a mixture of low-rank experts, beside or under the MLP."""
+"""DCN V2: full-rank or low-rank cross network, parallel to the MLP or below it."""
 
 from ray import tune
 

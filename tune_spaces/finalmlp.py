@@ -1,4 +1,4 @@
-"""FinalMLP: its two streams and the gates that select their features."""
+"""FinalMLP: layer widths of its two streams and of the gates of its feature selection."""
 
 from ray import tune
 

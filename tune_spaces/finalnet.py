@@ -1,4 +1,4 @@
-"""FinalNet: width and depth of its factorized interaction blocks."""
+"""FinalNet: layer widths of its factorized interaction blocks."""
 
 from ray import tune
 

@@ -1,4 +1,4 @@
-"""All five architectures; each is drawn as often as the others."""
+"""All five architectures, drawn with equal probability."""
 
 from tune_spaces import dcn, dcnv2, finalmlp, finalnet, wukong
 

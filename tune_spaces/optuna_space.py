@@ -5,7 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import optuna
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.sample import Categorical, Domain
 
@@ -15,20 +20,28 @@ from tune_spaces.space import Space, Spaces
 
 ARCHITECTURE = "architecture"
 
-Described = Callable[[int, CandidateConfig, dict[str, Any]], dict[str, Any]]
+TrialConfig = Callable[[int, CandidateConfig, dict[str, Any]], dict[str, Any]]
 
 
-class Suggesting:
-    """A define-by-run space. (A class, for Tune pickles it.)"""
+class OptunaSpace:
+    """A define-by-run space: called with a trial, it suggests values and returns Tune's config of the trial.
 
-    def __init__(self, spaces: Spaces, described: Described) -> None:
-        """`described` makes Tune's config of a trial from its number, the candidate and what was drawn.
+    A class rather than a closure, because Tune pickles it.
+    """
 
-        Raises ConfigError where Optuna has no distribution for a domain.
+    def __init__(self, spaces: Spaces, trial_config: TrialConfig) -> None:
+        """Prepare the distributions.
+
+        Args:
+            spaces: Architectures to draw from.
+            trial_config: Makes Tune's config from the trial's number, the candidate and Optuna's values.
+
+        Raises:
+            ConfigError: Optuna has no distribution for a domain.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.spaces, self.described = spaces, described
-        self.laws = [_laws(space) for space in spaces]
+        self.spaces, self.trial_config = spaces, trial_config
+        self.distributions = [_distributions(space) for space in spaces]
 
     def __call__(self, trial: optuna.Trial) -> dict[str, Any]:
         drawn: dict[str, Any] = {}
@@ -36,20 +49,20 @@ class Suggesting:
         if len(self.spaces) > 1:
             which = drawn[ARCHITECTURE] = trial.suggest_categorical(ARCHITECTURE, range(len(self.spaces)))
         values = dict(self.spaces[which].parameters())
-        for name, law in self.laws[which].items():
+        for name, distribution in self.distributions[which].items():
             unique = f"{which}.{name}"  # the same option of two architectures is two parameters
-            value = drawn[unique] = _suggest(trial, unique, law)
-            values[name] = json.loads(value) if isinstance(law, CategoricalDistribution) else value
-        return self.described(trial.number, self.spaces[which].candidate(values), drawn)
+            value = drawn[unique] = _suggest(trial, unique, distribution)
+            values[name] = json.loads(value) if isinstance(distribution, CategoricalDistribution) else value
+        return self.trial_config(trial.number, self.spaces[which].candidate(values), drawn)
 
 
-def _laws(space: Space) -> dict[str, Any]:
-    return {
-        name: _law(name, value) for name, value in space.parameters().items() if isinstance(value, Domain)
-    }
+def _distributions(space: Space) -> dict[str, BaseDistribution]:
+    """The domains of a space as Optuna's distributions, by the names of `Space.parameters`."""
+    domains = {name: value for name, value in space.parameters().items() if isinstance(value, Domain)}
+    return {name: _distribution(name, domain) for name, domain in domains.items()}
 
 
-def _law(name: str, domain: Domain) -> Any:
+def _distribution(name: str, domain: Domain) -> BaseDistribution:
     if isinstance(domain, Categorical):
         # Optuna wants plain values; a tuple of layer widths is not one.
         return CategoricalDistribution([json.dumps(value) for value in domain.categories])
@@ -59,10 +72,14 @@ def _law(name: str, domain: Domain) -> Any:
         raise ConfigError(f"--searcher optuna cannot draw {name}: {unknown}; use random") from unknown
 
 
-def _suggest(trial: optuna.Trial, name: str, law: Any) -> Any:
-    if isinstance(law, CategoricalDistribution):
-        return trial.suggest_categorical(name, law.choices)
-    if isinstance(law, FloatDistribution):
-        return trial.suggest_float(name, law.low, law.high, step=law.step, log=law.log)
-    assert isinstance(law, IntDistribution)
-    return trial.suggest_int(name, law.low, law.high, step=law.step, log=law.log)
+def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    if isinstance(distribution, FloatDistribution):
+        return trial.suggest_float(
+            name, low=distribution.low, high=distribution.high, step=distribution.step, log=distribution.log
+        )
+    assert isinstance(distribution, IntDistribution)
+    return trial.suggest_int(
+        name, low=distribution.low, high=distribution.high, step=distribution.step, log=distribution.log
+    )

@@ -1,4 +1,4 @@
-"""Wukong: layers, features per layer, projection, and the MLPs inside and on top."""
+"""Wukong: number of layers, their fields and projection, and layer widths of the MLPs in them and on top."""
 
 from ray import tune
 

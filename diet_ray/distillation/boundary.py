@@ -1,4 +1,4 @@
-"""Which rows of a block enter the boundary memory: a band of EL2N within each label group (paper, eq. 7).
+"""The boundary rows of a block: a band of EL2N within each label group (paper, eq. 7).
 
 Shape suffixes: N rows.
 """
@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from diet_ray.config import QuotaRule
-from diet_ray.distillation.el2n import El2nHistogram, RankedBins, el2n_bin
+from diet_ray.config import BoundaryConfig, QuotaRule
+from diet_ray.distillation.el2n import El2nHistogram
+from diet_ray.distillation.scored_rows import BlockScorer
 from diet_ray.errors import ConfigError
 
 WEIGHTS = {"equal": 0.0, "sqrt": 0.5, "proportional": 1.0}
@@ -55,17 +56,6 @@ def band_ranks(count: int, quota: int, quantile: float, span: float) -> NDArray[
     return start + (2 * np.arange(quota) + 1) * rows // (2 * quota)
 
 
-def rows_in_bins(
-    el2n_N: NDArray[np.float32], group_N: NDArray[np.int64], tasks: int, wanted: Mapping[int, RankedBins]
-) -> NDArray[np.int64]:
-    """What one scorer returns of its rows: those that may lie in a band, ascending row numbers."""
-    bin_N = el2n_bin(el2n_N, tasks)
-    keep_N = np.zeros(len(bin_N), dtype=bool)
-    for group, bins in wanted.items():
-        keep_N |= (group_N == group) & (bin_N >= bins.first) & (bin_N <= bins.last)
-    return np.flatnonzero(keep_N)
-
-
 def bands(
     histogram: El2nHistogram, quotas: Mapping[int, int], quantile: float, span: float
 ) -> dict[int, NDArray[np.int64]]:
@@ -77,9 +67,40 @@ def bands(
 def exact_band(
     row_N: NDArray[np.int64], el2n_N: NDArray[np.float32], ranks: NDArray[np.int64], below: int
 ) -> NDArray[np.int64]:
-    """Cut one group's candidates to the exact ranks; ties go by row number. Returns ascending row numbers.
+    """Cut one group's rows to the exact ranks; ties go by row number. Returns ascending row numbers.
 
-    `below` is the number of the group's rows that were left out under the candidates.
+    below: number of the group's rows with a lower score that are not among `row_N`.
     """
     by_rank = np.lexsort((row_N, el2n_N))
     return np.sort(row_N[by_rank[ranks - below]])
+
+
+def boundary_rows(scorer: BlockScorer, budget: int, config: BoundaryConfig) -> NDArray[np.int64]:
+    """Numbers of `budget` rows in the EL2N band of their label group, ascending (eq. 7)."""
+    histogram = scorer.histogram()
+    quotas = allocate_quotas(histogram.group_counts(), budget, config.quota)
+    return band_rows(scorer, histogram, quotas, quantile=config.quantile, span=config.span, grouped=True)
+
+
+def band_rows(
+    scorer: BlockScorer,
+    histogram: El2nHistogram,
+    quotas: Mapping[int, int],
+    *,
+    quantile: float,
+    span: float,
+    grouped: bool,
+) -> NDArray[np.int64]:
+    """Numbers of the rows in the bands of `quotas`, ascending.
+
+    grouped: whether `histogram` counts label groups; otherwise the whole block is group 0.
+    """
+    ranks = bands(histogram, quotas, quantile, span)
+    bins = {group: histogram.bins(group, rank_N) for group, rank_N in ranks.items()}
+    scored = scorer.in_bins(bins, grouped)
+    selected = []
+    for group, rank_N in ranks.items():
+        in_group = scored.group_N == group
+        row_N, el2n_N = scored.row_N[in_group], scored.el2n_N[in_group]
+        selected.append(exact_band(row_N, el2n_N, rank_N, bins[group].below))
+    return np.sort(np.concatenate(selected))

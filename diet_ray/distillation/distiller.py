@@ -1,4 +1,4 @@
-"""Phase 2 of a stage: address, unroll, take the outer step, again (paper, section 4.2, Algorithm 2).
+"""Phase 2 of a stage: address, unroll, take the outer step, repeat (paper, section 4.2, Algorithm 2).
 
 Shape suffixes: N rows, F fields, D embedding dim, S inner steps, B inner batch.
 """
@@ -18,7 +18,7 @@ from diet_ray.models.examples import Examples, LossPerExample, Params
 
 
 class Progress(NamedTuple):
-    """What one outer iteration did."""
+    """The result of one outer iteration."""
 
     iteration: int
     outer_loss: float
@@ -26,21 +26,21 @@ class Progress(NamedTuple):
 
 
 class Proxy(NamedTuple):
-    """A model that stands for the candidates: how it judges examples, and where an inner loop starts."""
+    """A model that stands in for the candidates: its loss, and where an inner loop starts."""
 
     loss: LossPerExample
     params: Params
 
 
-class Addressed(NamedTuple):
-    """Which rows the next outer iterations are about, and the proxy that addressed them."""
+class Addressing(NamedTuple):
+    """The rows that the next outer iterations work on, and the proxy that addressed them."""
 
     proxy: Proxy
     targets: Examples
-    active_N: Tensor
+    active_N: Tensor  # row numbers of the memory
 
 
-def distil(
+def optimise_memory(
     proxies: Iterator[Proxy],
     memory: Memory,
     real: Examples,
@@ -48,13 +48,18 @@ def distil(
     draw: torch.Generator,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Memory:
-    """Return `memory` with its addressed rows optimised; the others are the same to the bit.
+    """Optimise the addressed rows of a memory; the others stay bit-identical.
 
-    proxies: one is taken at each addressing.
-    real: rows of the block in the space of the stage's checkpoint, labelled by `outer.target_labels`; each
-        addressing looks at `outer.real_rows` of them, and at `outer.memory_rows` of the memory.
-    draw: CPU generator; the result is a function of the arguments and its state alone. Everything else is
-        on one device.
+    Args:
+        proxies: one is taken at each addressing.
+        memory: the rows before.
+        real: rows of the block in the embedding space of the stage's checkpoint, labelled by
+            `outer.target_labels`; each addressing looks at `outer.real_rows` of them, and at
+            `outer.memory_rows` of the memory.
+        config: the method's settings.
+        draw: CPU generator; the result is a function of the arguments and its state alone. Everything else
+            is on one device.
+        report: called after every outer iteration.
     """
     inner, outer = config.inner, config.outer
     optimiser = OuterOptimiser(
@@ -67,15 +72,16 @@ def distil(
     for iteration in range(outer.iterations):
         if iteration % outer.address_every == 0:
             stored = Examples(optimiser.emb_NFD, optimiser.logit_NT.sigmoid())
-            addressed = _address(next(proxies), stored, real, config, draw)
+            addressing = _address(next(proxies), stored, real, config, draw)
         gradient = meta_gradient(
-            *addressed.proxy,
+            addressing.proxy.loss,
+            addressing.proxy.params,
             emb_NFD=optimiser.emb_NFD,
             logit_NT=optimiser.logit_NT,
-            order_SB=_inner_order(addressed.active_N, inner, draw),
+            order_SB=_inner_order(addressing.active_N, inner, draw),
             window=inner.window,
             optimiser=_inner_optimiser(inner),
-            targets=addressed.targets,
+            targets=addressing.targets,
         )
         report(Progress(iteration, gradient.outer_loss, optimiser.step(gradient)))
     return memory._replace(emb_NFD=optimiser.emb_NFD, logit_NT=optimiser.logit_NT)
@@ -87,44 +93,45 @@ def _address(
     real: Examples,
     config: MethodConfig,
     draw: torch.Generator,
-) -> Addressed:
+) -> Addressing:
     outer = config.outer
     device = real.emb_NFD.device
-    seen = real.take(torch.randperm(real.rows, generator=draw)[: outer.real_rows].to(device))
-    looked_at_N = _looked_at(stored.rows, outer.memory_rows, draw).to(device)
+    sample = real.take(torch.randperm(real.rows, generator=draw)[: outer.real_rows].to(device))
+    looked_at_N = _memory_sample(stored.rows, outer.memory_rows, draw).to(device)
     memory = stored.take(looked_at_N)
-    targets = seen.take(_target_rows(proxy, memory, seen, outer))
+    targets = sample.take(_target_rows(proxy, memory, sample, outer))
     if not outer.memory_selection:
-        return Addressed(proxy, targets, torch.arange(stored.rows, device=device))
-    count = _active_rows(config)
-    active_N = active_memory(*proxy, hard=targets, memory=memory, count=count)
-    return Addressed(proxy, targets, looked_at_N[active_N])
+        return Addressing(proxy, targets, torch.arange(stored.rows, device=device))
+    active_N = active_memory(
+        proxy.loss, proxy.params, hard=targets, memory=memory, count=_active_rows(config)
+    )
+    return Addressing(proxy, targets, looked_at_N[active_N])
 
 
-def _looked_at(rows: int, most: int, draw: torch.Generator) -> Tensor:
-    """Row numbers of the memory, or of `most` of its rows: the cost of addressing must not grow with it."""
+def _memory_sample(rows: int, most: int, draw: torch.Generator) -> Tensor:
+    """All row numbers of the memory, or `most` of them: addressing must not cost more as it grows."""
     return torch.arange(rows) if rows <= most else torch.randperm(rows, generator=draw)[:most]
 
 
-def _target_rows(proxy: Proxy, memory: Examples, seen: Examples, outer: OuterConfig) -> Tensor:
+def _target_rows(proxy: Proxy, memory: Examples, sample: Examples, outer: OuterConfig) -> Tensor:
     if outer.target_selection:
-        return hard_targets(*proxy, real=seen, memory=memory, ratio=outer.hard_ratio)
-    count = max(1, round(outer.hard_ratio * seen.rows))
-    return torch.arange(count, device=seen.emb_NFD.device)  # `seen` is in random order
+        return hard_targets(proxy.loss, proxy.params, real=sample, memory=memory, ratio=outer.hard_ratio)
+    count = max(1, round(outer.hard_ratio * sample.rows))
+    return torch.arange(count, device=sample.emb_NFD.device)  # the sample is in random order
 
 
 def _inner_order(active_N: Tensor, inner: InnerConfig, draw: torch.Generator) -> Tensor:
     """Rows [S, B] of an inner loop: passes over the active memory, each in a new order.
 
-    Its length is `window` steps to differentiate after a number of untracked ones, uniform in
-    {0 .. horizon - window} (RaT-BPTT).
+    The loop has a number of untracked steps, uniform in {0 .. horizon - window}, before the `window` steps
+    that are differentiated (RaT-BPTT).
     """
-    spare = inner.horizon - inner.window + 1
-    steps = inner.window + int(torch.randint(spare, (), generator=draw))
-    wanted, passes = steps * inner.batch_size, -(-steps * inner.batch_size // len(active_N))
+    starts = inner.horizon - inner.window + 1
+    steps = inner.window + int(torch.randint(starts, (), generator=draw))
+    rows, passes = steps * inner.batch_size, -(-steps * inner.batch_size // len(active_N))
     orders = [torch.randperm(len(active_N), generator=draw).to(active_N.device) for _ in range(passes)]
     shuffled = [active_N[order_N] for order_N in orders]
-    return torch.cat(shuffled)[:wanted].view(steps, inner.batch_size)
+    return torch.cat(shuffled)[:rows].view(steps, inner.batch_size)
 
 
 def _inner_optimiser(inner: InnerConfig) -> InnerOptimiser:

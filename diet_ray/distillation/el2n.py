@@ -1,8 +1,9 @@
-"""How hard a row is for its checkpoint, and where it ranks in a block spread over scorers (eq. 6).
+"""EL2N, the difficulty of a row under a checkpoint, and its histogram over a block (eq. 6).
 
 Shape suffixes: N rows, T tasks, G label groups (2**T), B histogram bins.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -72,3 +73,14 @@ def el2n_bin(el2n_N: NDArray[np.float32], tasks: int) -> NDArray[np.int64]:
     """Bin of each score; monotone in the score, so bins never disagree with an exact sort."""
     scaled_N = el2n_N.astype(np.float64) * (BINS / np.sqrt(tasks))
     return np.clip(scaled_N.astype(np.int64), 0, BINS - 1)
+
+
+def rows_in_bins(
+    el2n_N: NDArray[np.float32], group_N: NDArray[np.int64], tasks: int, bins: Mapping[int, RankedBins]
+) -> NDArray[np.int64]:
+    """Indices of the rows whose score lies in the bins of their group, ascending."""
+    bin_N = el2n_bin(el2n_N, tasks)
+    keep_N = np.zeros(len(bin_N), dtype=bool)
+    for group, span in bins.items():
+        keep_N |= (group_N == group) & (bin_N >= span.first) & (bin_N <= span.last)
+    return np.flatnonzero(keep_N)

@@ -1,4 +1,4 @@
-"""The distilled data: synthetic rows, where they came from, and the Parquet file people come for.
+"""The memory: synthetic rows, where they came from, and their Parquet file.
 
 Shape suffixes: N rows, F fields, D embedding dim, T tasks.
 """
@@ -21,22 +21,23 @@ METADATA_KEY = b"diet_ray"
 
 
 class Memory(NamedTuple):
-    """Synthetic rows and what is known of each."""
+    """Synthetic rows and the origin of each."""
 
     emb_NFD: Tensor
     logit_NT: Tensor
-    stage_N: Tensor  # int32: the stage in which the row was born
-    group_N: Tensor  # int32: label group of the real row it started from (scoring.label_group)
-    influence_N: Tensor  # eq. 10 weight when last kept; NaN for a row of the newest stage
+    stage_N: Tensor  # int32: the stage whose block the row was selected from
+    group_N: Tensor  # int32: label group of the real row it started from (el2n.label_group)
+    influence_N: Tensor  # weight of eq. 10 at the last fusion; NaN for a row of the newest stage
 
     @property
     def rows(self) -> int:
         return self.emb_NFD.shape[0]
 
     def examples(self) -> Examples:
+        """The rows with their soft labels."""
         return Examples(self.emb_NFD, self.logit_NT.sigmoid())
 
-    def born(self) -> Examples:
+    def with_log_labels(self) -> Examples:
         """The rows with the labels of the real rows they started from."""
         label_NT = labels_of_group(self.group_N, self.logit_NT.shape[1])
         return Examples(self.emb_NFD, label_NT.to(self.emb_NFD.dtype))
@@ -49,7 +50,7 @@ class Memory(NamedTuple):
 
 
 class MemorySchema(NamedTuple):
-    """What must agree before a memory may be used: it travels in the file's schema metadata."""
+    """What must agree before a memory may be used; stored in the file's schema metadata."""
 
     fields: tuple[str, ...]
     dim: int
@@ -59,11 +60,11 @@ class MemorySchema(NamedTuple):
 def fuse(loss: LossPerExample, params: Params, *, new: Memory, old: Memory, keep: int) -> Memory:
     """Return the new rows and the `keep` old rows that influence them most (eqs. 10-11).
 
-    Kept rows stay in their order and carry their weight, the summed influence on all new rows. The new rows
-    enter with their real labels: their soft labels are what the checkpoint itself says of them, and the
-    gradient of a checkpoint's loss against its own answers is zero.
+    Kept rows stay in order; their `influence_N` becomes the summed influence on all new rows. The new rows
+    enter with the log's labels: their soft labels are the checkpoint's own logits, and the gradient of a
+    checkpoint's loss against its own logits is zero.
     """
-    weight_N = summed_influence(loss, params, sources=new.born(), targets=old.examples())
+    weight_N = summed_influence(loss, params, sources=new.with_log_labels(), targets=old.examples())
     rows_N = lowest(-weight_N, keep).sort().values
     kept = old._replace(influence_N=weight_N.to(old.influence_N.dtype)).take(rows_N)
     return Memory(*(torch.cat(parts) for parts in zip(new, kept, strict=True)))
@@ -72,12 +73,12 @@ def fuse(loss: LossPerExample, params: Params, *, new: Memory, old: Memory, keep
 def to_arrow(memory: Memory, schema: MemorySchema, reference: str) -> pa.Table:
     """Columns embedding (list of F*D float32), logits (list of T float32), stage, label_group, influence.
 
-    `reference` names the checkpoint whose embedding space the rows live in.
+    reference: path of the checkpoint whose embedding space the rows are in.
     """
     memory = memory.to(torch.device("cpu"))
-    # The file format's names, which readers in other languages know: width is the embedding's dimension.
-    described = {"fields": schema.fields, "width": schema.dim, "tasks": schema.tasks}
-    described |= {"F": len(schema.fields), "d": schema.dim, "K": len(schema.tasks)}
+    # Names of the file format: "width" is the dimension of an embedding.
+    description = {"fields": schema.fields, "width": schema.dim, "tasks": schema.tasks}
+    description |= {"F": len(schema.fields), "d": schema.dim, "K": len(schema.tasks)}
     columns = {
         "embedding": _fixed_lists(memory.emb_NFD.flatten(1)),
         "logits": _fixed_lists(memory.logit_NT),
@@ -85,16 +86,16 @@ def to_arrow(memory: Memory, schema: MemorySchema, reference: str) -> pa.Table:
         "label_group": pa.array(memory.group_N.numpy(), pa.int32()),
         "influence": pa.array(memory.influence_N.numpy(), pa.float32()),
     }
-    metadata = {METADATA_KEY: json.dumps({**described, "reference": reference}).encode()}
+    metadata = {METADATA_KEY: json.dumps({**description, "reference": reference}).encode()}
     return pa.table(columns).replace_schema_metadata(metadata)
 
 
 def from_arrow(table: pa.Table, expected: MemorySchema) -> Memory:
-    """Read a memory back; RunError names what differs where it is of another schema."""
-    found = stored_schema(table)
-    for key, wanted in expected._asdict().items():
-        if getattr(found, key) != wanted:
-            raise RunError(f"memory of another schema: {key} is {getattr(found, key)}, expected {wanted}")
+    """Read a memory back; RunError names the key in which its schema differs from the expected one."""
+    stored = stored_schema(table)
+    for key, value in expected._asdict().items():
+        if getattr(stored, key) != value:
+            raise RunError(f"memory of another schema: {key} is {getattr(stored, key)}, expected {value}")
     rows, fields, tasks = table.num_rows, len(expected.fields), len(expected.tasks)
     return Memory(
         emb_NFD=_flat(table["embedding"]).view(rows, fields, expected.dim),
@@ -106,13 +107,13 @@ def from_arrow(table: pa.Table, expected: MemorySchema) -> Memory:
 
 
 def stored_schema(table: pa.Table) -> MemorySchema:
-    """What a memory says of itself; RunError where it is not one."""
+    """The schema in a memory file's metadata; RunError where the table is not a memory."""
     metadata = (table.schema.metadata or {}).get(METADATA_KEY)
     if metadata is None:
         raise RunError("not a diet_ray memory: its schema metadata has no diet_ray entry")
     try:
-        found = json.loads(metadata)
-        return MemorySchema(tuple(found["fields"]), found["width"], tuple(found["tasks"]))
+        stored = json.loads(metadata)
+        return MemorySchema(tuple(stored["fields"]), stored["width"], tuple(stored["tasks"]))
     except (ValueError, KeyError, TypeError) as broken:
         raise RunError(f"not a diet_ray memory: its metadata is malformed ({broken})") from broken
 

@@ -1,7 +1,7 @@
 """One cell of the comparison: a method, a candidate architecture and a seed (paper, section 5).
 
-The protocol: the dense part learns from what stands for history, the whole model then learns the subsequent
-block for one epoch, rows that stand for history beside it, and the test block is scored once.
+The protocol: the dense part learns from what the method offers in place of history, the whole model then
+learns the subsequent block for one epoch while it rehearses those rows, and the test block is scored once.
 """
 
 import time
@@ -9,60 +9,68 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from diet_ray.config import CandidateConfig, FitConfig, TrainingConfig
 from diet_ray.errors import ConfigError
-from diet_ray.log.dataset import EncodedLog, PreparedLog
-from diet_ray.models.base import RankingModel
+from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import Examples
-from diet_ray.models.registry import build_model
-from diet_ray.seeding import derived_seed, numpy_generator
 from diet_ray.training.candidate import CandidateTraining
+from diet_ray.training.candidate_setup import candidate_recommender, validation_rows
 from diet_ray.training.checkpoint import restore_tables
-from diet_ray.training.learning import Rehearsal, embedded, evaluate_block, learn_block, new_learner, sampled
+from diet_ray.training.device import peak_bytes, reset_peak
+from diet_ray.training.embedding import score_block
+from diet_ray.training.learning import learn_block
 from diet_ray.training.metrics import Scores
-from diet_ray.training.peak_memory import forget_peak, peak_bytes
 from diet_ray.training.recommender import Recommender
+from diet_ray.training.rehearsal import Rehearsal
 
-Method = Literal["cold", "warmup", "random", "kmeans", "el2n", "diet", "full"]
+Method = Literal["cold", "warmup", "newest", "random", "kmeans", "el2n", "diet", "full"]
 METHODS: tuple[Method, ...] = get_args(Method)
 WITHOUT_TABLES = ("cold", "full")
-REDUCED = ("random", "kmeans", "el2n", "diet")
+REDUCED = ("newest", "random", "kmeans", "el2n", "diet")
 
 
 class Setting(NamedTuple):
     """What all cells of a comparison share."""
 
     log: PreparedLog
-    dim: int  # of an embedding
+    dim: int
     training: TrainingConfig
     fit: FitConfig
 
-    def learner(self, candidate: CandidateConfig, seed: int) -> Recommender:
-        return candidate_learner(candidate, seed, self.log, self.dim, self.training)
+    def recommender(self, candidate: CandidateConfig, seed: int) -> Recommender:
+        """A candidate with empty tables."""
+        return candidate_recommender(candidate, seed, self.log, self.dim, self.training)
 
-    def validation(self, learner: Recommender) -> Examples:
-        """Validation rows in the embedding space of `learner`, the same rows for every candidate and seed."""
-        return validation_rows(learner, self.log, self.fit.validation_rows)
+    def validation(self, recommender: Recommender) -> Examples:
+        """Validation rows in the recommender's space, the same rows for every candidate and seed."""
+        return validation_rows(recommender, self.log, self.fit.validation_rows)
 
-    def fitting(
-        self, learner: Recommender, candidate: CandidateConfig, reduced: Examples, seed: int
+    def candidate_training(
+        self, recommender: Recommender, candidate: CandidateConfig, reduced: Examples, seed: int
     ) -> CandidateTraining:
-        """The training of a candidate's dense part on reduced rows, under the tables that it has."""
-        reduced, validation = reduced.to(learner.device), self.validation(learner)
-        return CandidateTraining(learner.dense, reduced, validation, candidate.apply_to(self.fit), seed)
+        """The training of a candidate's dense part on reduced rows, with the tables that it has."""
+        return CandidateTraining(
+            recommender.dense,
+            reduced.to(recommender.device),
+            self.validation(recommender),
+            candidate.apply_to(self.fit),
+            seed,
+        )
 
 
 class CellResult(NamedTuple):
-    after: Scores  # test, after the subsequent block
-    before: Scores | None  # test, before it; None for cold, which knows nothing then
-    validation: Scores  # validation, after the subsequent block: what choices may be tuned on
-    epochs: list[float]  # validation AUC after each epoch on reduced data
-    rehearsal_weight: float | None  # on the subsequent block; None: nothing to rehearse
+    """Scores and costs of a cell."""
+
+    after: Scores  # test block, after the subsequent block
+    before: Scores | None  # test block, before it; None for cold, which has learned nothing then
+    validation: Scores  # validation block, after the subsequent block: what choices may be tuned on
+    epochs: list[float]  # validation AUC after each epoch on reduced rows
+    rehearsal_weight: float | None  # None where nothing was rehearsed
     rows_trained: int  # row visits, of reduced and of real rows
-    seconds_history: float  # learning what stands for history, its validation passes included
+    seconds_history: float  # learning what stands in for history, its validation passes included
     seconds: float
-    peak_bytes: int  # peak_memory.peak_bytes
+    peak_bytes: int  # diet_ray.training.device.peak_bytes
 
     def flat(self) -> dict[str, Any]:
-        """What a row of results.parquet says of the cell, besides its name."""
+        """The cell's columns in results.parquet, besides its name."""
         row = {
             "auc": self.after.auc,
             "logloss": self.after.logloss,
@@ -82,6 +90,14 @@ class CellResult(NamedTuple):
         return row
 
 
+class _History(NamedTuple):
+    """What a candidate learned in place of history."""
+
+    rows_trained: int
+    epochs: list[float]
+    rehearsal: Rehearsal | None
+
+
 def run_cell(
     method: Method,
     candidate: CandidateConfig,
@@ -90,66 +106,72 @@ def run_cell(
     checkpoint: bytes | None = None,
     reduced: Examples | None = None,
 ) -> tuple[Recommender, CellResult]:
-    """Train and score one cell; return the trained recommender too.
+    """Train and score one cell.
 
-    checkpoint: the newest of the reference, for every method but cold and full.
-    reduced: the rows of random, kmeans, el2n or diet; they are rehearsed at the fit's `rehearsal_weight`,
-        None: as heavy as the rows of the block.
+    Args:
+        method: what stands in for history.
+        candidate: the architecture.
+        seed: of initial weights and of the order of batches.
+        setting: what all cells share; its rehearsal weight must have been chosen where rows are rehearsed.
+        checkpoint: the newest of the reference, for every method but cold and full.
+        reduced: the rows of a method in REDUCED.
+
+    Returns:
+        The trained recommender and the cell's result.
+
+    Raises:
+        ConfigError: where a method lacks its checkpoint, or the rehearsal weight is still "auto".
+        DataError: where training diverges.
     """
     started = time.perf_counter()
-    forget_peak()
-    log, fit = setting.log, setting.fit
-    learner = setting.learner(candidate, seed)
-    epochs: list[float] = []
-    rows_trained = 0
+    reset_peak()
+    log = setting.log
+    recommender = setting.recommender(candidate, seed)
     if method not in WITHOUT_TABLES:
         if checkpoint is None:
             raise ConfigError(f"method {method} needs a committed checkpoint of the reference")
-        restore_tables(learner, checkpoint)
-    del checkpoint  # as large as the tables; held to the end it would count in the peak
+        restore_tables(recommender, checkpoint)
+    del checkpoint  # as large as the tables; kept to the end it would count in the peak
     learning = time.perf_counter()
+    history = _learn_history(method, recommender, candidate, seed, setting, reduced)
+    seconds_history = time.perf_counter() - learning
+    before = None if method == "cold" else score_block(recommender, log, log.blocks["test"])
+    subsequent, rehearsal = log.blocks["subsequent"], history.rehearsal
+    learn_block(recommender, log, subsequent, setting.training, seed, rehearsal=rehearsal)
+    result = CellResult(
+        after=score_block(recommender, log, log.blocks["test"]),
+        before=before,
+        validation=score_block(recommender, log, log.blocks["validation"]),
+        epochs=history.epochs,
+        rehearsal_weight=rehearsal.weight if rehearsal and rehearsal.share else None,
+        rows_trained=history.rows_trained + subsequent.rows + (rehearsal.rows_drawn if rehearsal else 0),
+        seconds_history=seconds_history,
+        seconds=time.perf_counter() - started,
+        peak_bytes=peak_bytes(),
+    )
+    return recommender, result
+
+
+def _learn_history(
+    method: Method,
+    recommender: Recommender,
+    candidate: CandidateConfig,
+    seed: int,
+    setting: Setting,
+    reduced: Examples | None,
+) -> _History:
+    """Learn what the method offers in place of history; nothing for cold and warmup."""
+    log, fit = setting.log, setting.fit
     if method == "full":
         for block in log.history:
-            learn_block(learner, log, block, setting.training, seed)
-            rows_trained += block.rows
-    rehearsal = None
-    if method in REDUCED:
-        assert reduced is not None
-        fitting = setting.fitting(learner, candidate, reduced, seed)
-        fitting.run()
-        epochs = [score.auc for score in fitting.scores]
-        rows_trained = len(epochs) * reduced.rows
-        weight = fit.chosen_weight if fit.rehearsal else 1.0
-        rehearsal = Rehearsal(fitting.reduced, fit.rehearsal, weight, seed)
-    seconds_history = time.perf_counter() - learning
-    test, subsequent = log.blocks["test"], log.blocks["subsequent"]
-    before = None if method == "cold" else evaluate_block(learner, log, test)
-    learn_block(learner, log, subsequent, setting.training, seed, rehearsal=rehearsal)
-    after = evaluate_block(learner, log, test)
-    scored = evaluate_block(learner, log, log.blocks["validation"])
-    rows_trained += subsequent.rows + (rehearsal.rows_drawn if rehearsal else 0)
-    rehearsed = rehearsal.weight if rehearsal and rehearsal.share else None
-    seconds = time.perf_counter() - started
-    costs = (rows_trained, seconds_history, seconds, peak_bytes())
-    return learner, CellResult(after, before, scored, epochs, rehearsed, *costs)
-
-
-def new_candidate(
-    candidate: CandidateConfig, seed: int, *, fields: int, dim: int, tasks: int
-) -> RankingModel:
-    """A candidate with the initial weights of `seed`; ConfigError where it cannot be built."""
-    own_seed = derived_seed(seed, "candidate", candidate.name)
-    return build_model(candidate, fields=fields, dim=dim, tasks=tasks, seed=own_seed)
-
-
-def candidate_learner(
-    candidate: CandidateConfig, seed: int, log: EncodedLog, dim: int, training: TrainingConfig
-) -> Recommender:
-    """A candidate with empty tables, as every cell starts."""
-    model = new_candidate(candidate, seed, fields=len(log.fields), dim=dim, tasks=len(log.tasks))
-    return new_learner(model, log, dim, training, candidate.learning_rate)
-
-
-def validation_rows(learner: Recommender, log: PreparedLog, rows: int) -> Examples:
-    """A sample of the validation block, the same for every candidate and seed."""
-    return embedded(learner, sampled(log, log.blocks["validation"], rows, numpy_generator(0, "validation")))
+            learn_block(recommender, log, block, setting.training, seed)
+        return _History(sum(block.rows for block in log.history), [], None)
+    if method not in REDUCED:
+        return _History(0, [], None)
+    assert reduced is not None
+    training = setting.candidate_training(recommender, candidate, reduced, seed)
+    training.run()
+    epochs = [score.auc for score in training.scores]
+    weight = fit.chosen_weight if fit.rehearsal else 1.0
+    rehearsal = Rehearsal(training.reduced, share=fit.rehearsal, weight=weight, seed=seed)
+    return _History(len(epochs) * reduced.rows, epochs, rehearsal)

@@ -1,25 +1,28 @@
-"""A trained candidate as files: weights without pickle, and a card that says what they are and where from.
+"""A trained candidate as files: weights without pickle, and a card with their description and provenance.
 
 model.safetensors  tables.F [rows, dim] per field, dense.* of the ranking model
-card.json          candidate, schema, metrics, provenance
+card.json          candidate, schema, metrics (null where the rows have one class only), provenance
 README.md          the same for people, with the front matter that model hubs read
 """
 
 import json
+import math
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 
 from diet_ray.config import CandidateConfig
 from diet_ray.errors import RunError
-from diet_ray.evaluation.cell import CellResult, new_candidate
+from diet_ray.evaluation.cell import CellResult
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.storage import Folder
 from diet_ray.strict import config_error
+from diet_ray.training.candidate_setup import new_candidate
 from diet_ray.training.recommender import Recommender
+from diet_ray.training.state import to_safetensors
 
 WEIGHTS, CARD, README = "model.safetensors", "card.json", "README.md"
 
@@ -32,10 +35,19 @@ def write_model(
     result: CellResult,
     provenance: dict[str, Any],
 ) -> None:
-    """Write the three files, the card last: a folder with a card is whole."""
+    """Write the three files, the card last: a folder with a card is complete.
+
+    Args:
+        folder: Where to; created if need be.
+        learner: The trained candidate with its tables.
+        candidate: Its config.
+        log: The prepared log it was trained on.
+        result: Its scores.
+        provenance: What else the card is to say, in plain values.
+    """
     weights = {f"tables.{f}": weight.detach() for f, weight in enumerate(learner.tables.weights())}
     weights |= {f"dense.{name}": part for name, part in learner.dense.state_dict().items()}
-    stamp = folder.write(WEIGHTS, save({name: part.cpu().contiguous() for name, part in weights.items()}))
+    stamp = folder.write(WEIGHTS, to_safetensors(weights))
     rows = dict(zip(log.fields, learner.tables.rows, strict=True))
     card = {
         "candidate": candidate.model_dump(mode="json"),
@@ -48,7 +60,12 @@ def write_model(
 
 
 def read_model(folder: Folder) -> tuple[Recommender, dict[str, Any]]:
-    """The recommender and its card; RunError where the folder holds none, or a damaged one."""
+    """Return the recommender and its card.
+
+    Raises:
+        RunError: the folder holds no exported model, or a damaged one.
+        ConfigError: its architecture is the user's own and cannot be imported here.
+    """
     if not folder.exists(CARD):
         raise RunError(f"{folder.root} holds no exported model: it has no {CARD}")
     card = folder.read_json(CARD)
@@ -73,6 +90,10 @@ def _scores(scores: Any) -> dict[str, Any]:
     return {"auc": scores.auc, "logloss": scores.logloss, "tasks": tasks}
 
 
+def _shown(score: float) -> str:
+    return "n/a" if math.isnan(score) else f"{score:.4f}"
+
+
 def _readme(card: dict[str, Any]) -> str:
     candidate, schema, test = card["candidate"], card["schema"], card["metrics"]["test"]
     front = {
@@ -87,11 +108,12 @@ def _readme(card: dict[str, Any]) -> str:
     ]
     lines += [
         "",
-        "Its dense part learned from a distilled memory, the whole model then from the newest block.",
+        "Its dense part was trained on a distilled memory, then the whole model on the newest block.",
     ]
     lines += ["", "| | test AUC | test LogLoss |", "|---|---|---|"]
-    lines += [f"| {n} | {s['auc']:.4f} | {s['logloss']:.4f} |" for n, s in test["tasks"].items()]
-    lines += [f"| mean | {test['auc']:.4f} | {test['logloss']:.4f} |", "", "## Fields", ""]
+    rows = {**test["tasks"], "mean": test}
+    lines += [f"| {name} | {_shown(s['auc'])} | {_shown(s['logloss'])} |" for name, s in rows.items()]
+    lines += ["", "## Fields", ""]
     lines += [f"- {name}: {rows:,} rows of {schema['dim']}" for name, rows in schema["fields"].items()]
     for title, what in (("Candidate", candidate), ("Provenance", card["provenance"])):
         lines += ["", f"## {title}", "", "```json", json.dumps(what, indent=1, sort_keys=True), "```"]

@@ -22,7 +22,7 @@ class Point(NamedTuple):
 def full_trajectory(candidate: CandidateConfig, seed: int, setting: Setting) -> list[Point]:
     """One epoch over all history, scored POINTS times on the way."""
     log, training = setting.log, setting.training
-    learner = setting.learner(candidate, seed)
+    recommender = setting.recommender(candidate, seed)
     every = max(1, sum(block.rows for block in log.history) // training.batch_size // POINTS)
     curve: list[Point] = []
     steps, trained, started = 0, 0.0, time.perf_counter()
@@ -33,13 +33,13 @@ def full_trajectory(candidate: CandidateConfig, seed: int, setting: Setting) -> 
         if steps % every == 0:
             trained += time.perf_counter() - started
             # Embedded anew: the tables learn too.
-            validation = setting.validation(learner)
-            curve.append(Point(steps, trained, score_rows(learner.dense, validation).auc))
-            learner.dense.train()
+            validation = setting.validation(recommender)
+            curve.append(Point(steps, trained, score_rows(recommender.dense, validation).auc))
+            recommender.dense.train()
             started = time.perf_counter()
 
     for block in log.history:
-        learn_block(learner, log, block, training, seed, note)
+        learn_block(recommender, log, block, training, seed, note)
     return curve
 
 
@@ -47,16 +47,16 @@ def reduced_trajectory(
     candidate: CandidateConfig, seed: int, setting: Setting, checkpoint: bytes, reduced: Examples
 ) -> list[Point]:
     """Epochs over reduced rows under the reference's tables, each scored."""
-    learner = setting.learner(candidate, seed)
-    restore_tables(learner, checkpoint)
-    fitting = setting.fitting(learner, candidate, reduced, seed)
+    recommender = setting.recommender(candidate, seed)
+    restore_tables(recommender, checkpoint)
+    training = setting.candidate_training(recommender, candidate, reduced, seed)
     steps_per_epoch = -(-reduced.rows // setting.fit.batch_size)
     curve: list[Point] = []
     trained = 0.0
-    while not fitting.finished:
+    while not training.finished:
         started = time.perf_counter()
-        fitting.train()
+        training.train()
         trained += time.perf_counter() - started
-        fitting.score()
-        curve.append(Point(steps_per_epoch * len(fitting.scores), trained, fitting.scores[-1].auc))
+        training.score()
+        curve.append(Point(steps_per_epoch * len(training.scores), trained, training.scores[-1].auc))
     return curve

@@ -104,6 +104,10 @@ class PreparedLog(EncodedLog):
             "outside of every block": manifest["outside"],
             "quarantined": manifest["quarantined"],
         }
+        # Logs of version 0.1 have none of these.
+        self.notes: dict[str, int] = manifest.get("notes", {})  # what was read with a doubt -> how often
+        self.quarantined_by_reason: dict[str, int] = manifest.get("quarantined_by_reason", {})
+        self.missing: dict[str, list[int]] = manifest.get("missing", {})  # block -> rows without id, by field
 
     @classmethod
     def open(cls, url: str) -> "PreparedLog":
@@ -126,6 +130,14 @@ class PreparedLog(EncodedLog):
 
     def block(self, stage: int) -> Block:
         return self.history[stage - 1]
+
+
+def label_rates(block: Block, tasks: tuple[str, ...]) -> dict[str, float]:
+    """Share of the rows of a block in which each task is 1."""
+    return {
+        task: sum(rows for group, rows in block.label_groups.items() if group >> number & 1) / block.rows
+        for number, task in enumerate(tasks)
+    }
 
 
 def unsupported(path: str, version: int) -> str:

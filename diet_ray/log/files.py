@@ -145,11 +145,3 @@ def partitions(source: str, path: str) -> dict[str, str | None]:
         if equals:
             values[unquote(key)] = None if value == NO_PARTITION else unquote(value)
     return values
-
-
-def source_sizes(source: str, paths: list[str]) -> dict[str, int]:
-    """Bytes of each source file, by its name below `source`."""
-    folder = Folder.at(source)
-    plain = [str(folder.fs._strip_protocol(path)) for path in paths]
-    names = [path.removeprefix(folder.root).lstrip("/") or path.rsplit("/", 1)[-1] for path in plain]
-    return {name: folder.fs.size(path) for name, path in zip(names, plain, strict=True)}

@@ -5,7 +5,7 @@ Shape suffixes: N rows.
 
 from collections import Counter
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from diet_ray.log.values.ids import Ids, ids_of, number_text, without_missing
 from diet_ray.log.values.numbers import decimal_of, mask
 from diet_ray.log.values.times import times_of
 
+Rows = TypeVar("Rows", pa.Table, pa.Array)
 NOT_A_TIME = "is missing or not a time"
 EVENT = "event id"  # a column that no field or task is called
 
@@ -62,16 +63,21 @@ def normalise(chunk: Chunk, schema: LogSchema) -> Normalised:
     raw = {name: plain(chunk.table[name]) for name in chunk.table.column_names}
     faults = Faults(chunk.table.num_rows)
     table, bad_N = _texts(raw, schema, faults)
-    kept = pa.array(_filtered(table, schema, bad_N, faults, chunk.path))
-    table, came, row = table.filter(kept), pa.table(raw).filter(kept), chunk.row.filter(kept)
-    faults.reason_N = faults.reason_N[mask(kept)]
+    kept_N = _filtered(table, schema, bad_N, faults, chunk.path)
+    table, came, row = (_where(rows, kept_N) for rows in (table, pa.table(raw), chunk.row))
+    faults.reason_N = faults.reason_N[kept_N]
     columns, notes = _columns(table, schema, faults, chunk.path)
     notes[HEADERS] = chunk.headers
     rejected = _rejected(chunk, came, row, faults)
     if schema.malformed == "error" and rejected.num_rows:
         raise DataError(_first_fault(rejected, chunk.path))
-    good = pa.array(faults.none())
-    return Normalised(pa.table(columns).filter(good), row.filter(good), rejected, +notes)
+    good_N = faults.none()
+    return Normalised(_where(pa.table(columns), good_N), _where(row, good_N), rejected, +notes)
+
+
+def _where(rows: Rows, wanted_N: NDArray[np.bool_]) -> Rows:
+    """The wanted rows; filtering copies, and mostly all are wanted."""
+    return rows if wanted_N.all() else rows.filter(pa.array(wanted_N))
 
 
 def _texts(
@@ -165,15 +171,19 @@ def _capped(ids: Ids, field: FieldConfig) -> Ids:
 
 def _rejected(chunk: Chunk, came: pa.Table, row: pa.Array, faults: Faults) -> pa.Table:
     """Rows with a fault and rows that could not be read, in their order."""
-    bad = pa.array(~faults.none())
+    bad_N = ~faults.none()
     names = ("file", "row", "reason", "line")
-    kept = {f"{name} of the log" if name in names else name: came[name] for name in came.column_names}
+    came = came.rename_columns(
+        [f"{name} of the log" if name in names else name for name in came.column_names]
+    )
+    faulty = _where(came, bad_N)
     added = {
-        "file": pa.array([chunk.path] * len(row), pa.string()),
-        "row": row,
-        "reason": pa.array(faults.reason_N, pa.string()),
+        "file": pa.array([chunk.path] * faulty.num_rows, pa.string()),
+        "row": _where(row, bad_N),
+        "reason": pa.array(faults.reason_N[bad_N], pa.string()),
     }
-    faulty = pa.table(kept | added).filter(bad)
+    for name, column in added.items():
+        faulty = faulty.append_column(name, column)
     if not chunk.unread:
         return faulty
     rows, lines, reasons = zip(*chunk.unread, strict=True)

@@ -1,13 +1,15 @@
-"""Raw log to encoded blocks in two passes, each over pieces that may run anywhere.
+"""Raw log to encoded blocks in passes over pieces that may run anywhere.
 
-Pass 1 cuts every source file into slices of time (staging); pass 2 puts the rows of a slice in order of time
-and encodes them with the vocabulary as it stood at their block. Between them the vocabulary grows block by
-block, so no id is known before its time. What is written last is the manifest.
+Staging reads every source file, cuts its rows into slices of time and counts their ids. Growth adds the ids
+of each block to the vocabulary, in the order of the blocks, so that no id is known before its time. Encoding
+puts the rows of a slice in order of time and encodes them with the vocabulary as it was at their block. The
+manifest is written last: where it is, the log is complete.
 """
 
-import uuid
+import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from itertools import chain, groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,23 +18,22 @@ import pyarrow as pa
 from diet_ray.errors import DataError
 from diet_ray.log.dataset import FORMAT, MANIFEST, Block, PreparedLog, check_time_order, plain_block
 from diet_ray.log.encoding import EncodedPart, block_of, write_part
-from diet_ray.log.files import log_files, source_sizes
+from diet_ray.log.growth import CountFile, CountWriter, GrowPiece, SliceVocabulary, distinct_ids, grow
 from diet_ray.log.normalise import normalise
+from diet_ray.log.origin import SOURCES, changed_files, digest, plain_record, raw_files, side_files
 from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
+from diet_ray.log.slices import Mapper, Slice, Staged, base_slice, cut_slices, groups_of, partitioned
 from diet_ray.log.source import chunks
-from diet_ray.log.vocabulary import Encoder, HashedEncoder, Vocabulary, counted, merged_counts
-from diet_ray.storage import Folder
+from diet_ray.log.vocabulary import Encoder, HashedEncoder
+from diet_ray.storage import FileStamp, Folder
 
-# Apart from the manifest: the prepared log is the same however its rows are cut into files.
-SOURCES = "sources.json"
-GROWS_WITHOUT = ("validation", "test")  # blocks whose ids nobody learns
-# A block is cut into this many slices, equal in time, and each is held whole while it is sorted: where blocks
-# have billions of rows, this is the number to raise.
-SLICES = 16
+WITHOUT_GROWTH = ("validation", "test")  # blocks whose ids are not learned
+
+logger = logging.getLogger(__name__)
 
 
 class SourcePiece(NamedTuple):
-    """Pass 1's unit of work; small and picklable."""
+    """A unit of staging; small and picklable."""
 
     number: int
     path: str
@@ -41,80 +42,72 @@ class SourcePiece(NamedTuple):
     schema: dict[str, Any]
 
 
-class Staged(NamedTuple):
-    """Rows of one slice of a block from one chunk of a source file."""
-
-    block: str
-    slice: int
-    path: str
-    rows: int
-
-
 class StagedPiece(NamedTuple):
+    """What one source file became."""
+
+    stamp: FileStamp
     parts: list[Staged]
+    counts: list[CountFile]
     outside: int  # rows that belong to no block
-    quarantined: int
+    quarantined: Counter[str]  # reason -> rows
+    notes: Counter[str]  # what was read with a doubt (log.normalise) -> how often
 
 
 class EncodePiece(NamedTuple):
-    """Pass 2's unit of work: a slice, in the order of the sources."""
+    """A unit of encoding: neighbouring slices of a block that share one look at the vocabulary."""
 
-    block: str
-    paths: tuple[str, ...]
-    part: int
+    slices: tuple[Slice, ...]
+    first: int  # number of the first one's part
     out: str
     schema: dict[str, Any]
-    attempt: str  # its own in each preparation: a process may outlive one and serve the next
 
 
-# Runs a function over items, in order: in this process, or over a cluster (actors.data).
-Mapper = Callable[[Callable[[Any], Any], Sequence[Any], str], list[Any]]
+class EncodedSlice(NamedTuple):
+    part: EncodedPart
+    missing: tuple[int, ...]  # rows without an id, by field
 
 
 def in_process(function: Callable[[Any], Any], items: Sequence[Any], label: str) -> list[Any]:
+    """A Mapper that runs here, item by item."""
     return [function(item) for item in items]
 
 
 def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_process) -> PreparedLog:
-    """Write the encoded blocks of `source` to `out` and return them; done work of the same schema is kept.
+    """Write the encoded blocks of `source` to `out` and return them.
 
-    Raises DataError where a block is empty, a file damaged, a row malformed, or `out` holds another log.
+    A log that was prepared there from the same files with the same schema is returned as it is. Raises
+    DataError where a block is empty, a file damaged, a row malformed, or `out` holds another log.
     """
-    folder, plain = Folder.at(out), schema.plain()
+    folder = Folder.at(out)
     if folder.exists(MANIFEST):
         prepared = PreparedLog.open(out)
-        _check_same_log(folder, schema, source)
+        check_same_log(folder, schema, source)
         return prepared
-    for left_over in ("staging", "blocks", "vocabulary", "quarantine"):
-        if folder.exists(left_over):
-            folder.fs.rm(folder / left_over, recursive=True)
-    paths = log_files(source, schema)
-    pieces = [SourcePiece(i, path, source, out, plain) for i, path in enumerate(paths)]
-    staged: list[StagedPiece] = mapper(stage_piece, pieces, "reading")
+    paths = raw_files(schema, source, out)
+    for leftover in ("staging", "blocks", "vocabulary", "quarantine"):
+        if folder.exists(leftover):
+            folder.fs.rm(folder / leftover, recursive=True)
+    staged = _stage(schema, source, out, paths, mapper)
     parts = [part for piece in staged for part in piece.parts]
     _check_no_block_is_empty(schema, parts)
-    table_rows = _grow(schema, folder, parts)
-    attempt = uuid.uuid4().hex
-    numbered = [
-        EncodePiece(name, paths, number, out, plain, attempt)
-        for name in schema.intervals()
-        for number, paths in enumerate(_slices([part for part in parts if part.block == name]))
-    ]
-    encoded: list[EncodedPart] = mapper(encode_piece, numbered, "encoding")
+    table_rows = _grow(schema, out, staged, mapper)
+    slices = cut_slices(out, parts, schema.intervals(), mapper)
+    encoded = _encode(schema, out, slices, mapper)
     blocks = [
-        block_of(name, [part for part in encoded if part.block == name], table_rows[name])
-        for name in schema.intervals()
+        block_of(name, [each.part for each in of_block], table_rows[name])
+        for name, of_block in encoded.items()
     ]
     check_time_order(blocks)
-    counts = {"outside": sum(p.outside for p in staged), "quarantined": sum(p.quarantined for p in staged)}
-    folder.write_json(SOURCES, source_sizes(source, paths))
-    folder.write_json(MANIFEST, _manifest(schema, blocks, counts))
+    sides = side_files(schema, source)
+    stamps = [piece.stamp for piece in staged] + [digest(path) for path in sides]
+    folder.write_json(SOURCES, plain_record(source, [*paths, *sides], stamps))
+    folder.write_json(MANIFEST, _manifest(schema, blocks, staged, encoded))
     folder.fs.rm(folder / "staging", recursive=True)
     return PreparedLog.open(out)
 
 
-def _check_same_log(folder: Folder, schema: LogSchema, source: str) -> None:
-    """DataError where what is prepared there is of another schema or other files than `source` holds.
+def check_same_log(folder: Folder, schema: LogSchema, source: str) -> None:
+    """DataError where the log in `folder` is of another schema, or the files of `source` have changed since.
 
     A source that is gone is no fault: the prepared log does not need it any more.
     """
@@ -123,88 +116,121 @@ def _check_same_log(folder: Folder, schema: LogSchema, source: str) -> None:
     raw = Folder.at(source)
     if not raw.fs.exists(raw.root):
         return
-    now, then = source_sizes(source, log_files(source, schema)), folder.read_json(SOURCES)
-    changed = sorted({name for name, _ in now.items() ^ then.items()})
+    changed = changed_files(folder.read_json(SOURCES), schema, source, folder.root)
     if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise DataError(
-            f"{folder.root} was prepared from other files than {source} holds now ({changed[0]} and "
-            f"{len(changed) - 1} more differ); choose another directory"
+            f"{source} has changed since {folder.root} was prepared from it ({changed[0]}{more}): choose "
+            "another directory, or remove this one to prepare the log anew"
         )
 
 
-def stage_piece(piece: SourcePiece) -> StagedPiece:
-    """Cut one source file into slices of blocks under out/staging, rows as normalised."""
+def _stage(schema: LogSchema, source: str, out: str, paths: list[str], mapper: Mapper) -> list[StagedPiece]:
+    plain = schema.plain()
+    logger.info("staging %d files of %s", len(paths), source)
+    return mapper(
+        stage, [SourcePiece(i, path, source, out, plain) for i, path in enumerate(paths)], "reading"
+    )
+
+
+def stage(piece: SourcePiece) -> StagedPiece:
+    """Cut the rows of one source file into slices of blocks below out/staging, and count their ids."""
     schema, folder = parse_schema(piece.schema, "prepared"), Folder.at(piece.out)
+    hashed = isinstance(schema.encoder, HashedConfig)
+    counts = CountWriter(folder, () if hashed else schema.field_names, piece.number)
     parts: list[Staged] = []
-    outside = quarantined = 0
+    outside, quarantined, notes, stamp = 0, Counter[str](), Counter[str](), digest(piece.path)
     for number, chunk in enumerate(chunks(piece.path, schema, piece.source)):
-        rows, _, rejected, _ = normalise(chunk, schema)
+        rows, _, rejected, noted = normalise(chunk, schema)
+        notes += noted
         name = f"{piece.number:05d}-{number:05d}.parquet"
         if rejected.num_rows:
-            quarantined += rejected.num_rows
+            quarantined.update(rejected["reason"].to_pylist())
             folder.write_parquet(f"quarantine/{name}", rejected)
         outside += rows.num_rows
         ts_N = rows["ts"].to_numpy()
         for block, (start, end) in schema.intervals().items():
-            slice_N = np.where((ts_N >= start) & (ts_N < end), (ts_N - start) * SLICES // (end - start), -1)
-            for place in np.unique(slice_N[slice_N >= 0]).tolist():
-                inside = rows.filter(pa.array(slice_N == place))
-                outside -= inside.num_rows
+            inside = rows.filter((ts_N >= start) & (ts_N < end))
+            if not inside.num_rows:
+                continue
+            outside -= inside.num_rows
+            if block not in WITHOUT_GROWTH:
+                counts.add(block, inside)
+            for place, part in partitioned(inside, base_slice(inside["ts"].to_numpy(), start, end)):
                 path = f"staging/{block}/{place:02d}/{name}"
-                folder.write_parquet(path, inside)
-                parts.append(Staged(block, place, path, inside.num_rows))
-    return StagedPiece(parts, outside, quarantined)
+                folder.write_parquet(path, part)
+                parts.append(Staged(block, place, path, part.num_rows))
+    counts.flush()
+    return StagedPiece(stamp, parts, counts.files, outside, quarantined, notes)
 
 
-def encode_piece(piece: EncodePiece) -> EncodedPart:
-    """Encode one slice into a file below out/blocks, rows in order of time."""
-    schema, folder = parse_schema(piece.schema, "prepared"), Folder.at(piece.out)
-    rows = pa.concat_tables([folder.read_parquet(path) for path in piece.paths])
-
-    def encoder(field: str) -> Encoder:
-        return _encoder(piece.out, schema, field, piece.block, piece.attempt)
-
-    return write_part(folder, rows, schema, piece.block, piece.part, encoder)
-
-
-def _slices(parts: list[Staged]) -> list[tuple[str, ...]]:
-    """Staged files of a block, slice by slice in order of time, empty slices left out."""
-    numbers = sorted({part.slice for part in parts})
-    return [tuple(part.path for part in parts if part.slice == number) for number in numbers]
-
-
-def _grow(schema: LogSchema, folder: Folder, parts: list[Staged]) -> dict[str, tuple[int, ...]]:
-    """Grow the vocabularies block by block; return table rows per field once each block is known."""
+def _grow(
+    schema: LogSchema, out: str, staged: list[StagedPiece], mapper: Mapper
+) -> dict[str, tuple[int, ...]]:
+    """Grow the vocabulary of each field; return table rows per field once each block is known."""
     if isinstance(schema.encoder, HashedConfig):
         return dict.fromkeys(schema.intervals(), (schema.encoder.buckets + 1,) * len(schema.fields))
-    known = {field: Vocabulary() for field in schema.field_names}
-    rows: dict[str, tuple[int, ...]] = {}
-    for block in schema.intervals():
-        if block not in GROWS_WITHOUT:
-            for field, vocabulary in known.items():
-                counts = _counts(folder, [p.path for p in parts if p.block == block], field)
-                increment = vocabulary.grow(counts, schema.encoder.min_count)
-                folder.write_parquet(f"vocabulary/{block}/{field}.parquet", increment)
-        rows[block] = tuple(vocabulary.rows for vocabulary in known.values())
-    return rows
+    learned = [block for block in schema.intervals() if block not in WITHOUT_GROWTH]
+    counts: dict[tuple[str, str], list[str]] = {}
+    for file in (file for piece in staged for file in piece.counts):
+        counts.setdefault((file.block, file.field), []).append(file.path)
+    items = [
+        GrowPiece(
+            out, field, {block: tuple(counts[block, field]) for block in learned}, schema.encoder.min_count
+        )
+        for field in schema.field_names
+    ]
+    grown: list[dict[str, int]] = mapper(grow, items, "growing vocabularies")
+    last = learned[-1]
+    return {
+        block: tuple(rows[block if block in learned else last] for rows in grown)
+        for block in schema.intervals()
+    }
 
 
-def _counts(folder: Folder, paths: list[str], field: str) -> pa.Table:
-    """How often each id occurs; one file's column at a time, so the distinct ids bound the memory held."""
-    return merged_counts(counted(folder.read_parquet(path, [field])[field]) for path in paths)
+def _encode(
+    schema: LogSchema, out: str, slices: dict[str, list[Slice]], mapper: Mapper
+) -> dict[str, list[EncodedSlice]]:
+    """Encode every slice; the results of each block, in order of time."""
+    plain = schema.plain()
+    items: list[EncodePiece] = []
+    for of_block in slices.values():
+        first = 0
+        for group in groups_of(of_block):
+            items.append(EncodePiece(tuple(group), first, out, plain))
+            first += len(group)
+    encoded = chain.from_iterable(mapper(encode, items, "encoding"))
+    return {name: list(group) for name, group in groupby(encoded, key=lambda each: each.part.block)}
 
 
-@lru_cache(maxsize=64)
-def _encoder(out: str, schema: LogSchema, field: str, block: str, attempt: str) -> Encoder:
+def encode(piece: EncodePiece) -> list[EncodedSlice]:
+    """Encode each slice into a file below out/blocks, rows in order of time."""
+    schema, folder = parse_schema(piece.schema, "prepared"), Folder.at(piece.out)
+    tables = [_rows(folder, each, schema) for each in piece.slices]
+    block = piece.slices[0].block
+    encoders = {field: _encoder(folder, schema, field, block, tables) for field in schema.field_names}
+    return [
+        EncodedSlice(
+            write_part(folder, rows, schema, block, part, encoders.__getitem__),
+            tuple(rows[field].null_count for field in schema.field_names),
+        )
+        for part, rows in enumerate(tables, start=piece.first)
+    ]
+
+
+def _rows(folder: Folder, slice_: Slice, schema: LogSchema) -> pa.Table:
+    """The staged rows of a slice, ids as dictionaries: each distinct one is looked up once."""
+    fields = schema.field_names
+    tables = [folder.read_parquet(path, dictionaries=fields) for path in slice_.paths]
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+
+
+def _encoder(folder: Folder, schema: LogSchema, field: str, block: str, tables: list[pa.Table]) -> Encoder:
     if isinstance(schema.encoder, HashedConfig):
         return HashedEncoder(schema.encoder.buckets)
-    vocabulary, folder = Vocabulary(), Folder.at(out)
-    for name in schema.intervals():
-        if name not in GROWS_WITHOUT:
-            vocabulary.extend(folder.read_parquet(f"vocabulary/{name}/{field}.parquet"))
-        if name == block:
-            break
-    return vocabulary
+    known = [name for name in schema.intervals() if name not in WITHOUT_GROWTH]
+    known = known[: known.index(block) + 1] if block in known else known
+    return SliceVocabulary(folder, field, known, [distinct_ids(table[field]) for table in tables])
 
 
 def _check_no_block_is_empty(schema: LogSchema, parts: list[Staged]) -> None:
@@ -215,7 +241,28 @@ def _check_no_block_is_empty(schema: LogSchema, parts: list[Staged]) -> None:
             raise DataError(f"block {name} is empty: no row of the log lies in {span} UTC")
 
 
-def _manifest(schema: LogSchema, blocks: list[Block], counts: dict[str, int]) -> dict[str, Any]:
-    plain = [plain_block(block) for block in blocks]
-    names = {"name": schema.name, "fields": schema.field_names, "tasks": schema.task_names}
-    return {"format": FORMAT, **names, "schema": schema.plain(), "blocks": plain, **counts}
+def _manifest(
+    schema: LogSchema,
+    blocks: list[Block],
+    staged: list[StagedPiece],
+    encoded: dict[str, list[EncodedSlice]],
+) -> dict[str, Any]:
+    reasons = sum((piece.quarantined for piece in staged), Counter[str]())
+    notes = sum((piece.notes for piece in staged), Counter[str]())
+    missing = {
+        name: [sum(counts) for counts in zip(*(each.missing for each in of_block), strict=True)]
+        for name, of_block in encoded.items()
+    }
+    return {
+        "format": FORMAT,
+        "name": schema.name,
+        "fields": schema.field_names,
+        "tasks": schema.task_names,
+        "schema": schema.plain(),
+        "blocks": [plain_block(block) for block in blocks],
+        "outside": sum(piece.outside for piece in staged),
+        "quarantined": reasons.total(),
+        "quarantined_by_reason": dict(sorted(reasons.items())),
+        "notes": dict(sorted(notes.items())),
+        "missing": missing,
+    }

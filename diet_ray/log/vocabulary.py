@@ -29,19 +29,17 @@ class Encoder(Protocol):
 class Vocabulary:
     """Append-only: the new ids of a block are appended after all older ones.
 
-    Growing costs what is new, not what is known. Memory is about 150 bytes an id: past 1e8 ids a field, load
-    only the ids that are wanted, or hash.
+    Growing costs what is new, not what is known. Memory is about 150 bytes an id; `prepare` grows and looks
+    up its vocabularies on disk (log.growth).
     """
 
-    def __init__(self, wanted: pa.Array | pa.ChunkedArray | None = None) -> None:
-        """wanted: remember only these ids; all others encode to row 0, while `rows` counts them."""
-        self._wanted = None if wanted is None else _text(wanted).unique()
+    def __init__(self) -> None:
         self._row: dict[str, int] = {}
         self.rows = 1
 
     def encode(self, ids: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
         """Return the row of each id; 0 for an unknown or missing one; [N]."""
-        coded = _text(ids).dictionary_encode(null_encoding="mask")
+        coded = text_of(ids).dictionary_encode(null_encoding="mask")
         row = self._row.get
         row_N = np.array([row(id, 0) for id in coded.dictionary.to_pylist()] + [0], np.int32)
         return row_N[coded.indices.fill_null(len(row_N) - 1).to_numpy()]
@@ -53,12 +51,8 @@ class Vocabulary:
         out. New ids are appended by falling count, then numbers by value, then text, whatever the order of
         `counts`.
         """
-        ids = _text(counts["id"])
-        frequent = pc.and_(pc.greater_equal(counts["count"], min_count), pc.is_valid(ids))
-        table = pa.table({"id": ids, "count": counts["count"]}).filter(frequent)
-        new = _in_order(table.filter(pa.array(self.encode(table["id"]) == 0)))
-        rows = pa.array(np.arange(self.rows, self.rows + new.num_rows, dtype=np.int32))
-        increment = pa.table({"id": new["id"], "row": rows})
+        table = frequent(counts, min_count)
+        increment = increment_of(table.filter(pa.array(self.encode(table["id"]) == 0)), self.rows)
         self.extend(increment)
         return increment
 
@@ -70,17 +64,32 @@ class Vocabulary:
             raise DataError(f"vocabulary increment starts at row {first}, expected rows from {self.rows} on")
         self.rows += increment.num_rows
         # Version 0.1.0 stored whole numbers as int64.
-        increment = increment.set_column(0, "id", _text(increment["id"]))
-        if self._wanted is not None:
-            increment = increment.filter(pc.is_in(increment["id"], value_set=self._wanted))
-        for id, row in zip(increment["id"].to_pylist(), increment["row"].to_pylist(), strict=True):
+        ids = text_of(increment["id"]).to_pylist()
+        for id, row in zip(ids, increment["row"].to_pylist(), strict=True):
             if self._row.setdefault(id, row) != row:
                 raise DataError(f"vocabulary holds id {id!r} twice")
 
 
-def _text(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
+def text_of(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Ids as one array of text."""
     array = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
     return array if pa.types.is_string(array.type) else array.cast(pa.string())
+
+
+def frequent(counts: pa.Table, min_count: int) -> pa.Table:
+    """Counts (columns id and count) of the ids that occur `min_count` times and more, as text."""
+    ids = text_of(counts["id"])
+    often = pc.and_(pc.greater_equal(counts["count"], min_count), pc.is_valid(ids))
+    return pa.table({"id": ids, "count": counts["count"]}).filter(often)
+
+
+def increment_of(new: pa.Table, first: int) -> pa.Table:
+    """The increment (columns id, row) of new ids and their counts; rows from `first` on.
+
+    By falling count, then numbers by value, then text.
+    """
+    rows = np.arange(first, first + new.num_rows, dtype=np.int32)
+    return pa.table({"id": _in_order(new)["id"], "row": rows})
 
 
 def _in_order(counts: pa.Table) -> pa.Table:
@@ -92,7 +101,7 @@ def _in_order(counts: pa.Table) -> pa.Table:
 
 def counted(ids: pa.Array | pa.ChunkedArray) -> pa.Table:
     """How often each id occurs (columns id and count), missing ones left out."""
-    values, count = _text(ids).drop_null().value_counts().flatten()
+    values, count = text_of(ids).drop_null().value_counts().flatten()
     return pa.table({"id": values, "count": count})
 
 
@@ -125,7 +134,7 @@ class HashedEncoder:
 
     def encode(self, ids: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
         """Return 1 + hash(id) mod buckets, the same on every machine; [N]."""
-        coded = _text(ids).dictionary_encode(null_encoding="mask")
+        coded = text_of(ids).dictionary_encode(null_encoding="mask")
         texts = coded.dictionary.to_numpy(zero_copy_only=False)
         row_N = 1 + pd.util.hash_array(texts, categorize=False) % np.uint64(self.buckets)
         row_N = np.append(row_N, 0).astype(np.int32)

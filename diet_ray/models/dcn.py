@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from diet_ray.models.mlp import mlp
+from diet_ray.models.sizes import check_counts, check_layers
 
 
 class Cross(nn.Module):
-    """x <- x + x0 (w . x) + b, `layers` times; [N, X] -> [N, X]."""
+    """x <- x + x0 (w . x) + b, `layers` times; [N, X] -> [N, X] (eq. 3)."""
 
     def __init__(self, inputs: int, layers: int) -> None:
         super().__init__()
@@ -27,12 +28,24 @@ class Cross(nn.Module):
 
 
 class DCN(nn.Module):
-    """Cross network beside an MLP; embeddings [N, F, D] -> [cross || deep] [N, H]."""
+    """A cross network and an MLP in parallel; embeddings [N, F, D] -> [cross || deep] [N, H].
+
+    Args:
+        fields: F.
+        dim: D.
+        cross_layers: Number of cross layers.
+        hidden: Layer widths of the MLP.
+
+    Raises:
+        ConfigError: A size is not positive.
+    """
 
     def __init__(
         self, fields: int, dim: int, *, cross_layers: int = 3, hidden: Sequence[int] = (1024, 512, 256)
     ) -> None:
         super().__init__()
+        check_counts(cross_layers=cross_layers)
+        check_layers(hidden=hidden)
         inputs = fields * dim
         self.cross = Cross(inputs, cross_layers)
         self.deep = mlp(inputs, hidden)

@@ -9,11 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from diet_ray.errors import ConfigError
 from diet_ray.models.mlp import mlp
+from diet_ray.models.sizes import check_counts, check_layers
 
 
 class CrossV2(nn.Module):
-    """x <- x + x0 * (W x + b), `layers` times; [N, X] -> [N, X]."""
+    """x <- x + x0 * (W x + b), `layers` times; [N, X] -> [N, X] (eq. 1)."""
 
     def __init__(self, inputs: int, layers: int) -> None:
         super().__init__()
@@ -27,9 +29,9 @@ class CrossV2(nn.Module):
 
 
 class CrossMixture(nn.Module):
-    """x <- x + sum_e gate_e(x) x0 * (U_e tanh(C_e tanh(V_e' x)) + b), `layers` times; [N, X] -> [N, X].
+    """x <- x + sum_e g_e(x) x0 * (U_e tanh(C_e tanh(V_e' x)) + b), `layers` times; [N, X] -> [N, X].
 
-    The softmax gates see x and are shared by the layers.
+    The gates g are a softmax of a linear map of x without bias, which the layers share, as in FuxiCTR.
     """
 
     def __init__(self, inputs: int, layers: int, experts: int, rank: int) -> None:
@@ -51,15 +53,27 @@ class CrossMixture(nn.Module):
 
 
 def _normal(experts: int, inputs: int, outputs: int) -> nn.Parameter:
-    """Xavier normal per expert."""
+    """A matrix [inputs, outputs] per expert, Xavier normal."""
     deviation = (2 / (inputs + outputs)) ** 0.5
     return nn.Parameter(torch.randn(experts, inputs, outputs) * deviation)
 
 
 class DCNv2(nn.Module):
-    """Cross network beside (`parallel`) or under (`stacked`) an MLP; [N, F, D] -> [N, H].
+    """A cross network and an MLP; embeddings [N, F, D] -> [N, H].
 
-    low_rank: replace each full matrix by a mixture of `experts` matrices of `rank`.
+    Args:
+        fields: F.
+        dim: D.
+        structure: "parallel", where both see the embeddings and the output is [cross || deep], or "stacked",
+            where the MLP sees the output of the cross network.
+        cross_layers: Number of cross layers.
+        hidden: Layer widths of the MLP.
+        low_rank: Replace each full matrix by a mixture of low-rank experts.
+        experts: Experts of each layer; with `low_rank` only.
+        rank: Rank of an expert; with `low_rank` only.
+
+    Raises:
+        ConfigError: A size is not positive, or there is no such structure.
     """
 
     def __init__(
@@ -76,7 +90,9 @@ class DCNv2(nn.Module):
     ) -> None:
         super().__init__()
         if structure not in ("parallel", "stacked"):
-            raise ValueError(f"structure {structure!r} is not one of: parallel, stacked")
+            raise ConfigError(f"structure {structure!r} is not one of: parallel, stacked")
+        check_counts(cross_layers=cross_layers, experts=experts, rank=rank)
+        check_layers(hidden=hidden)
         inputs = fields * dim
         self.cross: nn.Module = CrossV2(inputs, cross_layers)
         if low_rank:

@@ -1,4 +1,7 @@
-"""The dense part of a reference: several models over the same embeddings."""
+"""The dense part of a reference: several models over the same embeddings.
+
+Shape suffixes: N rows, F fields, D embedding dim, T tasks.
+"""
 
 from collections.abc import Sequence
 from typing import cast
@@ -10,10 +13,10 @@ from diet_ray.models.base import DenseModel
 
 
 class Ensemble(DenseModel):
-    """Answers with the mean of the members' logits.
+    """The mean of the members' logits; [N, F, D] -> [N, T].
 
-    Each member has a loss of its own, so that the tables below come to serve all of them and none in
-    particular: a candidate, which is none of them, does better on such tables (docs/tried.md).
+    Each member has a loss of its own. The embeddings below then serve every member and are fitted to none in
+    particular, and a candidate, which is none of them, does better on such embeddings (docs/tried.md).
     """
 
     def __init__(self, members: Sequence[DenseModel]) -> None:
@@ -24,7 +27,7 @@ class Ensemble(DenseModel):
         return torch.stack([member(emb_NFD) for member in self.members()]).mean(0)
 
     def loss(self, emb_NFD: Tensor, label_NT: Tensor, weight_N: Tensor | None = None) -> Tensor:
-        """Mean of the members' losses; a scalar."""
+        """Return the mean of the members' losses, a scalar; arguments as for DenseModel.loss."""
         return torch.stack([member.loss(emb_NFD, label_NT, weight_N) for member in self.members()]).mean()
 
     def members(self) -> list[DenseModel]:

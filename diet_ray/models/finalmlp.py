@@ -1,7 +1,8 @@
 """FinalMLP: two streams with feature selection (Mao et al., AAAI 2023, arXiv 2304.00902).
 
-The streams are concatenated. The paper's bilinear fusion to one logit would cost 4.2 M weights at 64 outputs.
-The feature-selection contexts are empty: rows of the memory have no ids to choose a context by.
+The streams are concatenated: the paper's bilinear fusion gives one logit, and would cost 4.2 M weights at 64
+outputs. The contexts of the feature selection are learned constants: rows of the memory have no ids to select
+a context field by.
 
 Shape suffixes: N rows, F fields, D embedding dim, X = F * D, H hidden width.
 """
@@ -12,14 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from diet_ray.models.mlp import mlp
+from diet_ray.models.sizes import check_layers
 
 
 class FeatureSelection(nn.Module):
-    """E * 2 sigmoid(gate(context)) with a learned constant as context; [N, X] -> [N, X]."""
+    """x * 2 sigmoid(MLP(context)) with a learned constant as context; [N, X] -> [N, X]."""
 
     def __init__(self, inputs: int, dim: int, hidden: Sequence[int]) -> None:
         super().__init__()
-        # At zero, the published start, every ReLU of the gate is dead and only its last bias learns.
+        # Started at zero, as published, every ReLU of the gate is dead and only its last bias learns.
         self.context = nn.Parameter(0.01 * torch.randn(1, dim))
         self.gate = nn.Sequential(mlp(dim, hidden), nn.Linear(hidden[-1], inputs))
 
@@ -28,7 +30,18 @@ class FeatureSelection(nn.Module):
 
 
 class FinalMLP(nn.Module):
-    """Two MLPs, each on its own selection of the features; [N, F, D] -> [stream 1 || stream 2] [N, H]."""
+    """Two MLPs, each on its own selection of the features; [N, F, D] -> [stream 1 || stream 2] [N, H].
+
+    Args:
+        fields: F.
+        dim: D.
+        hidden1: Layer widths of stream 1.
+        hidden2: Layer widths of stream 2.
+        gate_hidden: Layer widths of each feature selection below its sigmoid.
+
+    Raises:
+        ConfigError: A layer width is not positive.
+    """
 
     def __init__(
         self,
@@ -40,6 +53,7 @@ class FinalMLP(nn.Module):
         gate_hidden: Sequence[int] = (1024, 512),
     ) -> None:
         super().__init__()
+        check_layers(hidden1=hidden1, hidden2=hidden2, gate_hidden=gate_hidden)
         inputs = fields * dim
         self.select1 = FeatureSelection(inputs, dim, gate_hidden)
         self.select2 = FeatureSelection(inputs, dim, gate_hidden)

@@ -1,7 +1,7 @@
-"""FINAL: factorized interaction layers (Zhu et al., SIGIR 2023).
+"""FINAL: factorized interaction layers (Zhu et al., SIGIR 2023, doi 10.1145/3539618.3591988).
 
-The paper's self-distillation between its two branches needs a logit per branch. Under a common multi-task
-head there is none, so that loss is left out.
+The paper's self-distillation between its two blocks needs a logit per block. Under a common multi-task head
+there is none, so that loss is left out.
 
 Shape suffixes: N rows, F fields, D embedding dim, H hidden width.
 """
@@ -10,6 +10,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from diet_ray.errors import ConfigError
+from diet_ray.models.sizes import check_layers
 
 
 class FactorizedInteraction(nn.Module):
@@ -25,9 +28,9 @@ class FactorizedInteraction(nn.Module):
 
 
 class FieldGate(nn.Module):
-    """Scale each field by a linear map over the fields, coordinate by coordinate; [N, F, D] -> same.
+    """e_f * (sum_g W_fg e_g + b_f), coordinate by coordinate; [N, F, D] -> [N, F, D].
 
-    The gate is 1 at initialisation.
+    Starts as the identity: W = 0, b = 1.
     """
 
     def __init__(self, fields: int) -> None:
@@ -44,7 +47,7 @@ class FieldGate(nn.Module):
 
 
 def block(inputs: int, hidden: Sequence[int]) -> nn.Sequential:
-    """Interaction layers, each followed by a batch norm."""
+    """Factorized interaction layers, each followed by a batch norm; [N, inputs] -> [N, hidden[-1]]."""
     layers: list[nn.Module] = []
     for outputs in hidden:
         layers += [FactorizedInteraction(inputs, outputs), nn.BatchNorm1d(outputs)]
@@ -53,10 +56,22 @@ def block(inputs: int, hidden: Sequence[int]) -> nn.Sequential:
 
 
 class FinalNet(nn.Module):
-    """Two blocks, one on [E || gated E], one on E; [N, F, D] -> [N, H]."""
+    """Two blocks, one on [E || gated E], one on E; [N, F, D] -> [block 1 || block 2] [N, H].
+
+    Args:
+        fields: F.
+        dim: D.
+        hidden: Layer widths of each block, even numbers: half of a layer is products.
+
+    Raises:
+        ConfigError: A layer width is not positive and even.
+    """
 
     def __init__(self, fields: int, dim: int, *, hidden: Sequence[int] = (64, 64, 64)) -> None:
         super().__init__()
+        check_layers(hidden=hidden)
+        if any(width % 2 for width in hidden):
+            raise ConfigError(f"hidden must be a list of even layer widths, not {hidden!r}")
         self.gate = FieldGate(fields)
         self.gated_block = block(2 * fields * dim, hidden)
         self.plain_block = block(fields * dim, hidden)

@@ -6,7 +6,10 @@ from torch import nn
 
 
 def mlp(inputs: int, hidden: Sequence[int], *, layer_norm: bool = False) -> nn.Sequential:
-    """[N, inputs] -> [N, hidden[-1]]; each Linear is followed by an optional LayerNorm and a ReLU."""
+    """[N, inputs] -> [N, hidden[-1]]; each Linear is followed by an optional LayerNorm and a ReLU.
+
+    Without hidden layers it is the identity.
+    """
     layers: list[nn.Module] = []
     for outputs in hidden:
         layers.append(nn.Linear(inputs, outputs))

@@ -12,7 +12,18 @@ from diet_ray.models.mlp import mlp
 
 
 class MMoE(nn.Module):
-    """Experts shared by the tasks, one softmax gate and one tower per task; [N, H] -> logits [N, T]."""
+    """logit_t = tower_t(sum_e softmax(gate_t(h))_e expert_e(h)); [N, H] -> logits [N, T].
+
+    The experts are shared by the tasks; each task has its own gate and tower.
+
+    Args:
+        inputs: H.
+        tasks: T.
+        experts: E.
+        expert_hidden: Layer widths of each expert, at least one.
+        gate_hidden: Layer widths of each gate below its softmax; none: a linear gate.
+        tower_hidden: Layer widths of each tower below its logit.
+    """
 
     def __init__(
         self,
@@ -26,8 +37,10 @@ class MMoE(nn.Module):
     ) -> None:
         super().__init__()
         self.experts = nn.ModuleList(mlp(inputs, expert_hidden) for _ in range(experts))
-        self.gates = nn.ModuleList(_scored(inputs, gate_hidden, experts) for _ in range(tasks))
-        self.towers = nn.ModuleList(_scored(expert_hidden[-1], tower_hidden, 1) for _ in range(tasks))
+        self.gates = nn.ModuleList(_mlp_with_output(inputs, gate_hidden, experts) for _ in range(tasks))
+        self.towers = nn.ModuleList(
+            _mlp_with_output(expert_hidden[-1], tower_hidden, 1) for _ in range(tasks)
+        )
 
     def forward(self, hidden_NH: Tensor) -> Tensor:
         expert_NEO = torch.stack([expert(hidden_NH) for expert in self.experts], 1)
@@ -38,6 +51,6 @@ class MMoE(nn.Module):
         return torch.cat(logits, 1)
 
 
-def _scored(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
-    """An MLP that ends in a Linear."""
+def _mlp_with_output(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
+    """An MLP that ends in a Linear; [N, inputs] -> [N, outputs]."""
     return nn.Sequential(mlp(inputs, hidden), nn.Linear([inputs, *hidden][-1], outputs))

@@ -1,25 +1,26 @@
 """Architectures by name, open to a user's own backbone by import path."""
 
-import importlib
 import inspect
-from collections.abc import Callable, Collection
-from typing import Any, cast
+from collections.abc import Collection
+from typing import Annotated, Any, cast
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from diet_ray.errors import ConfigError
+from diet_ray.models.backbone import Architecture, build_backbone
 from diet_ray.models.base import RankingModel
 from diet_ray.models.dcn import DCN
 from diet_ray.models.dcnv2 import DCNv2
 from diet_ray.models.finalmlp import FinalMLP
 from diet_ray.models.finalnet import FinalNet
 from diet_ray.models.mmoe import MMoE
+from diet_ray.models.user_code import import_named
 from diet_ray.models.wukong import Wukong
 from diet_ray.strict import Strict
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+ARCHITECTURES: dict[str, Architecture] = {
     "dcn": DCN,
     "dcnv2": DCNv2,
     "finalnet": FinalNet,
@@ -27,78 +28,89 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "wukong": Wukong,
 }
 
+Size = Annotated[int, Field(gt=0)]
+
 
 class HeadConfig(Strict):
     """Size of the common MMoE head."""
 
-    experts: int = 4
-    expert_hidden: tuple[int, ...] = (128, 64)
-    gate_hidden: tuple[int, ...] = ()
-    tower_hidden: tuple[int, ...] = (64,)
+    experts: Size = 4
+    """Experts, shared by the tasks."""
+    expert_hidden: Annotated[tuple[Size, ...], Field(min_length=1)] = (128, 64)
+    """Layer widths of each expert."""
+    gate_hidden: tuple[Size, ...] = ()
+    """Layer widths of each gate below its softmax; none: a linear gate."""
+    tower_hidden: tuple[Size, ...] = (64,)
+    """Layer widths of each task's tower below its logit."""
 
 
 class ModelConfig(Strict):
     """An architecture: a name of ARCHITECTURES or `package.module:Class`, and its keyword options.
 
-    A class of the user's own is an nn.Module built as Class(fields, dim, **options) that has the attribute
-    `out_features` and maps [N, fields, dim] to [N, out_features].
+    What a class of the user's own must be is diet_ray.models.backbone.Backbone.
     """
 
     name: str = "dcn"
+    """Architecture: dcn, dcnv2, finalnet, finalmlp, wukong, or `package.module:Class`."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the architecture."""
     head: HeadConfig = HeadConfig()
+    """The multi-task head above it."""
 
 
 def build_model(config: ModelConfig, *, fields: int, dim: int, tasks: int, seed: int) -> RankingModel:
     """Build and initialise the model from `seed`; the global random state is left as it was.
 
-    Raises ConfigError naming an unknown architecture, a misspelt option or a backbone of the wrong shape.
+    Raises:
+        ConfigError: naming an unknown architecture, a misspelt option, or what is wrong with a backbone.
     """
     architecture = check_options(config.name, config.options)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        try:
-            backbone = architecture(fields, dim, **config.options)
-        except (TypeError, ValueError) as wrong:
-            raise ConfigError(f"model {config.name}: {wrong}") from wrong
-        _check_shape(config.name, backbone, fields, dim)
+        backbone = build_backbone(config.name, architecture, config.options, fields=fields, dim=dim)
         return RankingModel(
             backbone, MMoE(cast(int, backbone.out_features), tasks, **config.head.model_dump())
         )
 
 
-def _architecture(name: str) -> Callable[..., nn.Module]:
-    if name in ARCHITECTURES:
-        return ARCHITECTURES[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        known = ", ".join(ARCHITECTURES)
-        raise ConfigError(f"unknown model {name!r}: use one of {known}, or package.module:Class")
-    try:
-        found: Callable[..., nn.Module] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as missing:
-        raise ConfigError(f"model {name!r} cannot be imported: {missing}") from missing
-    return found
+def check_options(name: str, options: Collection[str]) -> Architecture:
+    """Return the architecture of a name.
 
-
-def check_options(name: str, options: Collection[str]) -> Callable[..., nn.Module]:
-    """The architecture of a name; ConfigError where there is none, or it has not one of the options."""
+    Raises:
+        ConfigError: there is none, or its constructor does not take just these options.
+    """
     architecture = _architecture(name)
-    allowed = list(inspect.signature(architecture).parameters)[2:]
-    for option in options:
-        if option not in allowed:
-            listed = ", ".join(allowed) or "none"
-            raise ConfigError(f"model {name} has no option {option!r}; its options: {listed}")
+    try:
+        signature = inspect.signature(architecture)
+    except ValueError as unknown:
+        raise ConfigError(f"model {name} is no class of nn.Module: {unknown}") from unknown
+    parameters = list(signature.parameters.values())
+    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+        allowed = [parameter.name for parameter in parameters[2:]]
+        for option in options:
+            if option not in allowed:
+                listed = ", ".join(allowed) or "none"
+                raise ConfigError(f"model {name} has no option {option!r}; its options: {listed}")
+    try:
+        signature.bind("fields", "dim", **dict.fromkeys(options))
+    except TypeError as wrong:
+        raise ConfigError(
+            f"model {name} cannot be called as Class(fields, dim, **options): {wrong}"
+        ) from wrong
     return architecture
 
 
-def _check_shape(name: str, backbone: object, fields: int, dim: int) -> None:
-    if not isinstance(backbone, nn.Module) or not hasattr(backbone, "out_features"):
-        raise ConfigError(f"model {name} must be an nn.Module with an attribute out_features")
-    with torch.no_grad():
-        found = tuple(backbone.eval()(torch.zeros(2, fields, dim)).shape)
-    backbone.train()
-    if found != (2, backbone.out_features):
-        raise ConfigError(
-            f"model {name} maps (2, {fields}, {dim}) to {found}, expected (2, {backbone.out_features})"
-        )
+def _architecture(name: str) -> Architecture:
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    if ":" not in name:
+        known = ", ".join(ARCHITECTURES)
+        raise ConfigError(f"unknown model {name!r}: use one of {known}, or package.module:Class")
+    architecture = import_named(name, f"model {name!r}")
+    if isinstance(architecture, type) and not issubclass(architecture, nn.Module):
+        raise ConfigError(f"model {name} must be a class of nn.Module")
+    if isinstance(architecture, nn.Module):
+        raise ConfigError(f"model {name} is an instance of {type(architecture).__name__}: name its class")
+    if not callable(architecture):
+        raise ConfigError(f"model {name} is a {type(architecture).__name__}, not a class of nn.Module")
+    return cast(Architecture, architecture)

@@ -1,6 +1,6 @@
 """Wukong (Zhang et al. 2024, arXiv 2403.02545).
 
-The counts of FuxiCTR do not tell a layer norm from a batch norm in the MLP on top; a layer norm keeps rows
+The paper leaves the normalisation in the MLP on top open. It is a layer norm here, which keeps rows
 independent while training.
 
 Shape suffixes: N rows, F fields in, O fields out, D embedding dim, K projection, H hidden width.
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from diet_ray.models.mlp import mlp
+from diet_ray.models.sizes import check_counts, check_layers
 
 
 class FactorizationMachineBlock(nn.Module):
-    """MLP(LN(flatten(X X' Y))) with a free Y [F, K]; [N, F, D] -> [N, O, D]."""
+    """FMB(X) = MLP(LN(flatten(X X' Y))) with a free Y [F, K]; [N, F, D] -> [N, O, D]."""
 
     def __init__(
         self, fields: int, out_fields: int, dim: int, projection: int, hidden: Sequence[int]
@@ -32,7 +33,7 @@ class FactorizationMachineBlock(nn.Module):
 
 
 class OverFields(nn.Module):
-    """A linear map over the field axis; [N, F, D] -> [N, O, D]."""
+    """W X + b, a linear map from F to O fields; [N, F, D] -> [N, O, D]. Without bias it is the LCB."""
 
     def __init__(self, fields: int, out_fields: int, *, bias: bool) -> None:
         super().__init__()
@@ -43,7 +44,10 @@ class OverFields(nn.Module):
 
 
 class WukongLayer(nn.Module):
-    """X <- LN([FMB(X) || LCB(X)] + residual); the residual is linear only where the field count changes."""
+    """X <- LN([FMB(X) || LCB(X)] + X); [N, F, D] -> [N, O, D] with O = 2 * `half`.
+
+    Where F is not O, a linear map over the fields takes the place of X in the residual.
+    """
 
     def __init__(self, fields: int, dim: int, half: int, projection: int, hidden: Sequence[int]) -> None:
         super().__init__()
@@ -59,7 +63,20 @@ class WukongLayer(nn.Module):
 
 
 class Wukong(nn.Module):
-    """Layers of 2 * `half` fields and an MLP on the flattened last one; [N, F, D] -> [N, H]."""
+    """Interaction layers and an MLP on the flattened output of the last one; [N, F, D] -> [N, H].
+
+    Args:
+        fields: F.
+        dim: D.
+        layers: Number of interaction layers.
+        half: Fields that the FMB of a layer puts out, and as many its LCB.
+        projection: K, the width of the FMB's low-rank projection Y.
+        interaction_hidden: Layer widths of the MLP in each FMB.
+        hidden: Layer widths of the MLP on top, each with a layer norm.
+
+    Raises:
+        ConfigError: A size is not positive.
+    """
 
     def __init__(
         self,
@@ -73,6 +90,8 @@ class Wukong(nn.Module):
         hidden: Sequence[int] = (512, 256),
     ) -> None:
         super().__init__()
+        check_counts(layers=layers, half=half, projection=projection)
+        check_layers(interaction_hidden=interaction_hidden, hidden=hidden)
         counts = [fields] + [2 * half] * (layers - 1)
         self.layers = nn.Sequential(
             *(WukongLayer(count, dim, half, projection, interaction_hidden) for count in counts)

@@ -1,247 +1,177 @@
 """A run directory: a chain of stages, each of which exists when its commit record exists."""
 
-import hashlib
-import io
-import json
-import re
-from typing import Any, NamedTuple
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
+from diet_ray import layout
+from diet_ray.config import OF_LOG, RunConfig, upgrade_config
 from diet_ray.errors import DataError, RunError
 from diet_ray.log.stream.log import StreamConfig
+from diet_ray.runs.metrics import StageMetrics
+from diet_ray.runs.records import RecordChain, StageRecord, sha256
 from diet_ray.storage import FileStamp, Folder
-
-FORMAT = 1
-LATEST = "memory/latest.json"
-READ_ATTEMPTS = 3
-# Folders that hold one numbered folder per stage; all but the first two belong to a stream.
-SWEPT = ("reference", "memory", "blocks")  # of old stages of a stream
-PARTS = ("reference", "memory", "blocks", "vocabulary", "events", "quarantine")
-
-
-class StageRecord(NamedTuple):
-    """What a stage left behind; written last, so all that it names is there."""
-
-    stage: int
-    block: str
-    previous: str  # sha256 of the record before, "" for stage 1
-    config: str  # sha256 of config.yaml
-    files: tuple[FileStamp, ...]
-    metrics: dict[str, Any]
-
-    def content(self) -> bytes:
-        stamps = [stamp._asdict() for stamp in self.files]
-        record = {"format": FORMAT, **self._asdict(), "files": stamps}
-        return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
-
-    @classmethod
-    def parse(cls, content: bytes, path: str) -> "StageRecord":
-        try:
-            record = json.loads(content)
-            if record.pop("format") != FORMAT:
-                raise RunError(f"{path} is of another format; this version reads format {FORMAT}")
-            stamps = tuple(FileStamp(**stamp) for stamp in record.pop("files"))
-            return cls(**record, files=stamps)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as broken:
-            raise RunError(f"{path} is not a commit record: {broken}") from broken
 
 
 class Run:
-    """The run at a folder; `open` creates it, or refuses one that belongs to another config."""
+    """The run at a folder.
+
+    Attributes:
+        folder: the run directory.
+        config: its config.yaml, keys of older versions renamed to today's.
+        config_sha256: checksum of config.yaml as it is stored.
+    """
 
     def __init__(self, folder: Folder, content: bytes) -> None:
-        self.folder, self.config = folder, _parsed(folder, content)
-        self.config_hash = _sha256(content)
-        self.records = _read_records(folder, self.config_hash)
+        self.folder, self.config = folder, upgrade_config(_parsed_config(folder, content))
+        self.config_sha256 = sha256(content)
+        self._chain = RecordChain.read(folder, self.config_sha256)
 
     @classmethod
     def read(cls, url: str) -> "Run":
-        """Look at a run, also while another process writes it; nothing is changed.
+        """Open a run for reading, also while another process writes it; nothing is changed.
 
-        Raises RunError where there is none, or a record is malformed or does not follow the one before it.
+        Raises:
+            RunError: where there is no run, or a record is malformed or breaks the chain.
         """
         folder = Folder.at(url)
-        if not folder.exists("config.yaml"):
-            raise RunError(f"{url} is not a run: it has no config.yaml; run `diet-ray distill` first")
-        return cls(folder, folder.read("config.yaml"))
+        if not folder.exists(layout.CONFIG):
+            raise RunError(f"{url} is not a run: it has no {layout.CONFIG}; run `diet-ray distill` first")
+        return cls(folder, folder.read(layout.CONFIG))
 
     @classmethod
     def open(cls, url: str, config: dict[str, Any]) -> "Run":
-        """Start or continue a run; files of an unfinished stage are removed.
+        """Create or resume a run; files of an unfinished stage are removed.
 
-        Raises RunError where the run was made with another config (naming the keys), where a record is
-        malformed or does not follow the one before it, or a file that the next stage needs is damaged.
+        Raises:
+            RunError: where the run was created with a different config (the message names the keys), a
+                record is malformed or breaks the chain, or a file that the next stage needs is damaged.
         """
         folder = Folder.at(url)
-        if not folder.exists("config.yaml"):
-            folder.write("config.yaml", yaml.safe_dump(config, sort_keys=True).encode())
+        if not folder.exists(layout.CONFIG):
+            folder.write(layout.CONFIG, yaml.safe_dump(config, sort_keys=True).encode())
         run = cls.read(url)
         run._check_same_config(config)
         run._check_files()
         run._sweep()
-        run._point_to_latest()
+        run._publish_latest()
         return run
+
+    @property
+    def records(self) -> list[StageRecord]:
+        """The committed stages, in order."""
+        return self._chain.records
 
     @property
     def stage(self) -> int:
         """The last committed stage; 0 where there is none."""
         return len(self.records)
 
-    def commit(self, block: str, files: tuple[FileStamp, ...], metrics: dict[str, Any]) -> StageRecord:
+    @property
+    def run_config(self) -> RunConfig:
+        """The method's part of the config."""
+        return RunConfig.model_validate({k: v for k, v in self.config.items() if k not in OF_LOG})
+
+    def commit(self, block: str, files: tuple[FileStamp, ...], metrics: StageMetrics) -> StageRecord:
         """Make the next stage exist. Every file in `files` must have been written.
 
-        Raises RunError where another writer has made it.
+        Raises:
+            RunError: where another process has committed the stage.
         """
-        previous = _sha256(self.records[-1].content()) if self.records else ""
-        record = StageRecord(self.stage + 1, block, previous, self.config_hash, files, metrics)
+        record = StageRecord(
+            stage=self.stage + 1,
+            block=block,
+            previous=self._chain.newest_sha256,
+            config=self.config_sha256,
+            files=files,
+            metrics=metrics,
+        )
+        content = record.content()
         try:
-            self.folder.create(_record_path(record.stage), record.content())
+            self.folder.create(layout.record(record.stage), content)
         except FileExistsError as other:
             raise RunError(
                 f"stage {record.stage} of {self.folder.root} was committed by another process"
             ) from other
-        self.records.append(record)
-        self._point_to_latest()
+        self._chain.append(record, content)
+        self._publish_latest()
         return record
 
-    def _point_to_latest(self) -> None:
-        """Tell consumers where the newest memory is; after the record, so what it names is committed."""
+    def verify(self, stage: int) -> None:
+        """Check every file of a committed stage against its record; RunError names the first that differs.
+
+        Folders that a stream has removed by its policy are not missed.
+        """
+        policy = self.config.get("stream")
+        kept = not policy or StreamConfig.model_validate(policy).keeps(stage, self.stage)
+        for stamp in self.records[stage - 1].files:
+            part, _, rest = stamp.path.partition("/")
+            may_be_gone = policy and (part == "events" or (part in layout.SWEPT_FOLDERS and not kept))
+            if may_be_gone and not self.folder.exists(f"{part}/{rest.partition('/')[0]}"):
+                continue
+            self._check(stage, stamp)
+
+    def _publish_latest(self) -> None:
+        """Name the newest memory for consumers; after the record, so what is named is committed."""
         if self.records:
-            stamp = memory_stamp(self.records[-1])
-            latest = {"stage": self.stage, **stamp._asdict()}
-            if not self.folder.exists(LATEST) or self.folder.read_json(LATEST) != latest:
-                self.folder.write_json(LATEST, latest)
+            latest = {"stage": self.stage, **self.records[-1].memory_stamp()._asdict()}
+            path = layout.LATEST_MEMORY
+            if not self.folder.exists(path) or self.folder.read_json(path) != latest:
+                self.folder.write_json(path, latest)
 
     def _check_same_config(self, config: dict[str, Any]) -> None:
         # Through YAML and back, so that tuples and lists compare equal.
-        found, wanted = self.config, yaml.safe_load(yaml.safe_dump(config))
-        if told := differences(found, wanted):
-            root = self.folder.root
-            raise RunError(f"{root} is a run of another config: {told}. Choose another run directory")
+        if changed := differences(self.config, yaml.safe_load(yaml.safe_dump(config))):
+            raise RunError(
+                f"{self.folder.root} was created with a different config ({changed}); choose another run "
+                "directory or the run's own settings"
+            )
 
     def _check_files(self) -> None:
-        """What the next stage starts from: the newest stage, and the vocabulary of all of them."""
+        """Check what the next stage starts from: the newest stage, and the vocabulary of all stages."""
         for record in self.records:
             for stamp in record.files:
                 if stamp.path.startswith("vocabulary/"):
-                    _check(self, record.stage, stamp)
+                    self._check(record.stage, stamp)
         if self.stage:
-            verify(self, self.stage)
+            self.verify(self.stage)
+
+    def _check(self, stage: int, stamp: FileStamp) -> None:
+        try:
+            stamp.verified(self.folder)
+        except DataError as broken:
+            raise RunError(f"stage {stage} is damaged: {broken}") from broken
 
     def _sweep(self) -> None:
-        for part in PARTS:
+        for part in layout.STAGE_FOLDERS:
             if not self.folder.exists(part):
                 continue
             for path in self.folder.fs.ls(self.folder / part, detail=False):
-                name = path.rsplit("/", 1)[-1]
-                if re.fullmatch(r"\d{4,}", name) and int(name) > self.stage:
+                stage = layout.stage_number(path.rsplit("/", 1)[-1])
+                if stage is not None and stage > self.stage:
                     self.folder.fs.rm(path, recursive=True)
 
 
-def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """The keys in which settings there and here differ, with both values; empty where they are the same."""
-    different = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
-    return "; ".join(f"{k} is {found.get(k)!r} there, {wanted.get(k)!r} here" for k in different)
-
-
-def memory_stamp(record: StageRecord) -> FileStamp:
-    """The memory among the files of a stage; RunError where there is none."""
-    for stamp in record.files:
-        if stamp.path.startswith("memory/"):
-            return stamp
-    raise RunError(f"stage {record.stage} has no memory")
-
-
-def load_memory(run: str, stage: int | None = None) -> pa.Table:
-    """The newest memory of a run, or that of a stage, checked against its checksum; no locks, at any time.
-
-    Returns columns embedding, logits, stage, label_group, influence (memory.to_arrow). Raises RunError where
-    the run has none yet, DataError where the file is damaged.
-    """
-    for attempt in range(READ_ATTEMPTS):
-        folder, stamp = _memory_of(run, stage)
-        try:
-            content = stamp.verified(folder)
-        except DataError:
-            # A newer stage may have swept it between the two looks.
-            if attempt == READ_ATTEMPTS - 1:
-                raise
-        else:
-            break
-    try:
-        return pq.read_table(io.BytesIO(content))
-    except (pa.ArrowException, OSError) as broken:
-        raise DataError(f"{folder / stamp.path} is not a memory: {broken}") from broken
-
-
-def _memory_of(url: str, stage: int | None) -> tuple[Folder, FileStamp]:
-    if stage is not None:
-        run = Run.read(url)
-        if not 1 <= stage <= run.stage:
-            raise RunError(f"{url} has no memory of stage {stage}; it has {run.stage} stages")
-        return run.folder, memory_stamp(run.records[stage - 1])
-    folder = Folder.at(url)
-    if not folder.exists(LATEST):
-        raise RunError(f"{url} has no memory yet: there is no {LATEST}")
-    try:
-        latest = folder.read_json(LATEST)
-        return folder, FileStamp(latest["path"], latest["size"], latest["sha256"])
-    except (KeyError, TypeError) as broken:
-        raise RunError(f"{folder / LATEST} is malformed: {broken}") from broken
-
-
-def _record_path(stage: int) -> str:
-    return f"stages/{stage:04d}.json"
-
-
-def _read_records(folder: Folder, config_hash: str) -> list[StageRecord]:
-    records: list[StageRecord] = []
-    previous = ""
-    while folder.exists(path := _record_path(len(records) + 1)):
-        content = folder.read(path)
-        record = StageRecord.parse(content, path)
-        expected = (len(records) + 1, previous, config_hash)
-        if (record.stage, record.previous, record.config) != expected:
-            raise RunError(f"{folder / path} does not follow the record and config before it")
-        records.append(record)
-        previous = _sha256(content)
-    return records
-
-
-def _parsed(folder: Folder, content: bytes) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(content)
-    except yaml.YAMLError as broken:
-        raise RunError(f"{folder / 'config.yaml'} is not YAML: {broken}") from broken
-    if not isinstance(found, dict):
-        raise RunError(f"{folder / 'config.yaml'} is not a mapping")
-    return found
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def verify(run: Run, stage: int) -> None:
-    """Check every file of a committed stage against its record; RunError names the first that fails.
-
-    Folders that a stream has swept by its policy are not missed.
-    """
-    policy = run.config.get("stream")
-    kept = not policy or StreamConfig.model_validate(policy).keeps(stage, run.stage)
-    for stamp in run.records[stage - 1].files:
-        part, _, rest = stamp.path.partition("/")
-        sweepable = policy and (part == "events" or (part in SWEPT and not kept))
-        if sweepable and not run.folder.exists(f"{part}/{rest.partition('/')[0]}"):
+def differences(stored: dict[str, Any], requested: dict[str, Any], prefix: str = "") -> str:
+    """The keys in which two settings differ, with both values; empty where they are the same."""
+    changed = []
+    for key in sorted(stored.keys() | requested.keys()):
+        old, new = stored.get(key), requested.get(key)
+        if old == new:
             continue
-        _check(run, stage, stamp)
+        if isinstance(old, dict) and isinstance(new, dict):
+            changed.append(differences(old, new, f"{prefix}{key}."))
+        else:
+            changed.append(f"{prefix}{key}: the run has {old!r}, this command asks for {new!r}")
+    return "; ".join(changed)
 
 
-def _check(run: Run, stage: int, stamp: FileStamp) -> None:
+def _parsed_config(folder: Folder, content: bytes) -> dict[str, Any]:
+    path = folder / layout.CONFIG
     try:
-        stamp.verified(run.folder)
-    except DataError as broken:
-        raise RunError(f"stage {stage} is damaged: {broken}") from broken
+        config = yaml.safe_load(content)
+    except yaml.YAMLError as broken:
+        raise RunError(f"{path} is not YAML: {broken}") from broken
+    if not isinstance(config, dict):
+        raise RunError(f"{path} is not a mapping")
+    return config

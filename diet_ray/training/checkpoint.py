@@ -2,27 +2,31 @@
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from diet_ray.errors import RunError
 from diet_ray.training.recommender import Recommender
+from diet_ray.training.state import to_safetensors
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def to_bytes(learner: Recommender) -> bytes:
-    """Serialise everything the next block's training starts from."""
+    """Serialise everything the next block's training starts from.
+
+    A frozen or unused parameter has no moments, and a tied one has them once, under its first name.
+    """
     state = {f"dense.{name}": tensor for name, tensor in learner.dense.state_dict().items()}
     for name, weight, optimiser in _trained(learner):
         state[name] = weight.detach()
-        kept = optimiser.state.get(weight, {})
+        moments = optimiser.state.get(weight, {})
         for moment in MOMENTS:
-            if moment in kept:
-                state[f"{name}.{moment}"] = kept[moment]
-        if "step" in kept:
-            state[f"{name}.step"] = torch.as_tensor(kept["step"])
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+            if moment in moments:
+                state[f"{name}.{moment}"] = moments[moment]
+        if "step" in moments:
+            state[f"{name}.step"] = torch.as_tensor(moments["step"])
+    return to_safetensors(state)
 
 
 def restore(learner: Recommender, content: bytes) -> None:

@@ -1,46 +1,24 @@
-"""A recommender that learns from real rows: embedding tables that grow under a dense ranking model.
+"""A recommender that learns from real rows: embedding tables under a dense ranking model.
 
 Shape suffixes: N rows, F fields, D embedding dim, T tasks.
 """
 
-from typing import cast
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diet_ray.errors import DataError
-from diet_ray.models.base import DenseModel
+from diet_ray.models.base import DenseModel, train_mode
 from diet_ray.models.examples import Examples
-
-INITIAL_DEVIATION = 1e-4  # of embeddings, as FuxiCTR has it
-
-
-class Tables(nn.Module):
-    """One embedding table per field; row 0 is out-of-vocabulary."""
-
-    def __init__(self, fields: int, dim: int) -> None:
-        super().__init__()
-        self.tables = nn.ModuleList(nn.Embedding(0, dim, sparse=True) for _ in range(fields))
-
-    @property
-    def rows(self) -> tuple[int, ...]:
-        return tuple(weight.shape[0] for weight in self.weights())
-
-    def weights(self) -> list[nn.Parameter]:
-        return list(self.parameters())
-
-    def forward(self, id_NF: Tensor) -> Tensor:
-        """Return embeddings [N, F, D]; an id beyond its table is an IndexError of torch."""
-        looked_up = [table(id_N) for table, id_N in zip(self.tables, id_NF.unbind(1), strict=True)]
-        return torch.stack(looked_up, 1)
+from diet_ray.training.tables import Tables
 
 
 class Recommender:
     """Tables, dense model and their optimisers: the state that one block hands to the next.
 
-    A step's cost depends on the batch and the dense model only: the tables' gradients are sparse and
+    The cost of a step depends on the batch and the dense model only: gradients of the tables are sparse and
     SparseAdam moves only the rows of the batch. Growing copies the tables, once per block. All tables live
-    on one device: past its memory (about 1e8 rows of 32 with moments on 80 GB) they have to be sharded.
+    on one device: beyond its memory (about 1e8 rows of dimension 32 with moments on 80 GB) they must be
+    sharded.
     """
 
     def __init__(
@@ -54,6 +32,17 @@ class Recommender:
         clip_norm: float = 10.0,
         device: str = "cpu",
     ) -> None:
+        """Start with empty tables.
+
+        Args:
+            dense: the model above the embeddings.
+            fields: number of tables.
+            dim: dimension of an embedding.
+            learning_rate: of SparseAdam over the tables.
+            dense_rate: of Adam over the dense model; the tables' rate where it is None.
+            clip_norm: largest joint norm of all gradients.
+            device: where everything lives.
+        """
         self.device = torch.device(device)
         self.tables, self.dense = Tables(fields, dim).to(self.device), dense.to(self.device)
         self.table_optimiser = torch.optim.SparseAdam(self.tables.weights(), lr=learning_rate)
@@ -61,37 +50,33 @@ class Recommender:
         self.clip_norm = clip_norm
 
     def grow(self, rows: tuple[int, ...], draw: torch.Generator) -> None:
-        """Append rows N(0, 1e-4) until table f has `rows[f]`; old rows and their moments stay as they are.
-
-        Raises DataError where a table would shrink.
-        """
-        for field, (weight, wanted) in enumerate(zip(self.tables.weights(), rows, strict=True)):
-            missing = wanted - weight.shape[0]
-            if missing < 0:
-                raise DataError(f"table {field} has {weight.shape[0]} rows, cannot shrink to {wanted}")
-            fresh = torch.randn(missing, weight.shape[1], generator=draw) * INITIAL_DEVIATION
-            weight.data = torch.cat([weight.data, fresh.to(self.device)])
-            for name, moment in self.table_optimiser.state[weight].items():
-                if torch.is_tensor(moment) and moment.dim():
-                    padding = moment.new_zeros(missing, weight.shape[1])
-                    self.table_optimiser.state[weight][name] = torch.cat([moment, padding])
-            cast(nn.Embedding, self.tables.tables[field]).num_embeddings = wanted
+        """Append rows until table f has `rows[f]`; see Tables.grow."""
+        self.tables.grow(rows, self.table_optimiser, draw)
 
     def step(
-        self, id_NF: Tensor, label_NT: Tensor, beside: Examples | None = None, weight: float = 1.0
+        self, id_NF: Tensor, label_NT: Tensor, rehearsed: Examples | None = None, weight: float = 1.0
     ) -> float:
-        """Take one optimiser step on a batch; return its mean loss. DataError where it is not finite.
+        """Take one optimiser step on a batch.
 
-        beside: rows in embedding space that the dense model learns in the same step; together they weigh
-            `weight` times what the batch weighs.
+        Args:
+            id_NF: rows of the tables, int64.
+            label_NT: 0 or 1.
+            rehearsed: rows in embedding space that the dense model learns in the same step.
+            weight: of all rehearsed rows together, relative to the batch.
+
+        Returns:
+            The mean loss of the batch.
+
+        Raises:
+            DataError: where the loss is not finite.
         """
-        self.dense.train()
+        train_mode(self.dense, len(id_NF) + (rehearsed.rows if rehearsed is not None else 0))
         emb_NFD, label_NT, weight_N = self.tables(id_NF), label_NT.float(), None
-        if beside is not None:
-            emb_NFD = torch.cat([emb_NFD, beside.emb_NFD])
-            each = label_NT.new_full((beside.rows,), weight * len(id_NF) / beside.rows)
-            weight_N = torch.cat([label_NT.new_ones(len(id_NF)), each])
-            label_NT = torch.cat([label_NT, beside.label_NT])
+        if rehearsed is not None:
+            emb_NFD = torch.cat([emb_NFD, rehearsed.emb_NFD])
+            per_row = label_NT.new_full((rehearsed.rows,), weight * len(id_NF) / rehearsed.rows)
+            weight_N = torch.cat([label_NT.new_ones(len(id_NF)), per_row])
+            label_NT = torch.cat([label_NT, rehearsed.label_NT])
         loss = self.dense.loss(emb_NFD, label_NT, weight_N)
         if not loss.isfinite():
             raise DataError(f"training loss is {loss.item()}: lower the learning rate")
@@ -109,13 +94,13 @@ class Recommender:
             if weight.grad is not None:
                 weight.grad = weight.grad.coalesce()
         parameters = [*self.dense.parameters(), *self.tables.weights()]
-        dense_parts = [_values(p.grad) for p in parameters if p.grad is not None]
-        norm = torch.stack([torch.linalg.vector_norm(part) for part in dense_parts]).norm()
+        values = [_stored_values(p.grad) for p in parameters if p.grad is not None]
+        norm = torch.stack([torch.linalg.vector_norm(part) for part in values]).norm()
         if norm > self.clip_norm:
-            for part in dense_parts:
+            for part in values:
                 part.mul_(self.clip_norm / norm)
 
 
-def _values(gradient: Tensor) -> Tensor:
+def _stored_values(gradient: Tensor) -> Tensor:
     """The stored numbers of a dense or coalesced sparse gradient, as a view."""
     return gradient._values() if gradient.is_sparse else gradient

@@ -11,9 +11,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from diet_ray.runs.metrics import StageSeconds
+
 COLOURS = {
     "full": "#1b1b1b",
     "diet": "#c8452d",
+    "newest": "#5f6b6d",
     "random": "#3b7ea1",
     "kmeans": "#6a9f58",
     "el2n": "#9b6ba8",
@@ -21,7 +24,7 @@ COLOURS = {
     "cold": "#9aa0a6",
 }
 OTHER = ("#c8452d", "#3b7ea1", "#6a9f58", "#c79a2b", "#9b6ba8", "#5f6b6d", "#1b1b1b", "#d98ba0")
-PARTS = ("train", "score", "distil")
+PARTS = ("train", "score", "distill")
 STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -32,7 +35,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
-    "svg.fonttype": "none",  # text stays text: small, and found by a search in the page
+    "svg.fonttype": "none",  # text stays text: small, and a browser's search finds it
     "svg.hashsalt": "diet_ray",
 }
 
@@ -71,12 +74,12 @@ def cells_chart(cells: pd.DataFrame, methods: Sequence[str]) -> Figure:
     for number, method in enumerate(methods):
         offset = (number - (len(methods) - 1) / 2) * 0.8 / len(methods)
         for column, candidate in enumerate(candidates):
-            found = cells[(cells["method"] == method) & (cells["candidate"] == candidate)]["auc"]
+            aucs = cells[(cells["method"] == method) & (cells["candidate"] == candidate)]["auc"]
             label = method if column == 0 else None
-            place = [column + offset] * len(found)
-            axes.scatter(place, found, s=14, color=_colour(method, number), label=label)
-            if len(found):
-                axes.hlines(found.mean(), place[0] - 0.05, place[0] + 0.05, color=_colour(method, number))
+            place = [column + offset] * len(aucs)
+            axes.scatter(place, aucs, s=14, color=_colour(method, number), label=label)
+            if len(aucs):
+                axes.hlines(aucs.mean(), place[0] - 0.05, place[0] + 0.05, color=_colour(method, number))
     axes.set_xticks(range(len(candidates)), candidates)
     axes.set_ylabel("test AUC")
     figure.legend(loc="outside upper center", ncols=len(methods), handletextpad=0.1, columnspacing=1)
@@ -151,36 +154,35 @@ def trajectory_chart(points: pd.DataFrame) -> Figure:
 
 
 @_styled
-def composition_chart(by_stage: Sequence[dict[str, int]]) -> Figure:
-    """Rows of each memory by the stage in which they were born."""
+def composition_chart(by_stage: Sequence[dict[int, int]]) -> Figure:
+    """Rows of each memory by the stage whose block they were selected from."""
     figure, axes = _figure(height=2.8)
     stages = np.arange(1, len(by_stage) + 1)
     below = np.zeros(len(stages))
-    for number, born in enumerate(stages):
-        rows = np.array([memory.get(str(born), 0) for memory in by_stage])
+    for number, origin in enumerate(stages):
+        rows = np.array([memory.get(int(origin), 0) for memory in by_stage])
         axes.bar(
-            stages, rows, bottom=below, color=OTHER[number % len(OTHER)], label=f"stage {born}", width=0.6
+            stages, rows, bottom=below, color=OTHER[number % len(OTHER)], label=f"stage {origin}", width=0.6
         )
         below += rows
     axes.set_xticks(stages, [f"memory {stage}" for stage in stages])
     axes.set_ylabel("rows")
-    axes.legend(title="born in", loc="upper left")
+    axes.legend(title="selected from", loc="upper left")
     return figure
 
 
 @_styled
-def timeline_chart(seconds: Sequence[dict[str, float]]) -> Figure:
+def timeline_chart(seconds: Sequence[StageSeconds]) -> Figure:
     """Seconds of each part of every stage; training runs beside the parts of the stage before."""
     figure, axes = _figure(height=1.2 + 0.35 * len(seconds))
-    parts = [part for part in PARTS if any(part in stage for stage in seconds)]
-    for number, part in enumerate(parts):
-        values = [stage.get(part, 0) for stage in seconds]
-        before = [sum(stage.get(earlier, 0) for earlier in parts[:number]) for stage in seconds]
+    for number, part in enumerate(PARTS):
+        values = [getattr(stage, part) for stage in seconds]
+        before = [sum(getattr(stage, earlier) for earlier in PARTS[:number]) for stage in seconds]
         axes.barh(range(len(seconds)), values, left=before, color=OTHER[number], label=part, height=0.6)
     axes.set_yticks(range(len(seconds)), [f"stage {stage + 1}" for stage in range(len(seconds))])
     axes.invert_yaxis()
     axes.set_xlabel("seconds")
-    figure.legend(loc="outside upper center", ncols=len(parts))
+    figure.legend(loc="outside upper center", ncols=len(PARTS))
     return figure
 
 

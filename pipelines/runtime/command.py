@@ -1,5 +1,7 @@
 """How a command is read and run: arguments by tyro; a user's mistake is one message and exit code 2."""
 
+import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,36 +9,94 @@ from typing import Any
 import tyro
 from pydantic import ValidationError
 
-from diet_ray.errors import DietError
+from diet_ray.errors import ConfigError, DietError
 from diet_ray.strict import config_error
 from pipelines.runtime.progress import console
 
 MISTAKE = 2
 INTERRUPTED = 130
+CLOSED_PIPE = 141  # as shells report a reader that has gone (`diet-ray inspect RUN | head`)
+PACKAGES = ("diet_ray", "actors", "pipelines", "tune_spaces")
+# Modules of fsspec's drivers and their clients; some of their errors are no OSError.
+STORAGE_DRIVERS = ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs")
+
+logger = logging.getLogger(__name__)
 
 
-def run_command(command: Any, prog: str, default: Callable[[], Any] | None = None) -> int:
-    """Build `command` from the arguments and call it; return the exit code."""
+def run_command(
+    command: Any, prog: str, default: Callable[[], Any] | None = None, args: Sequence[str] | None = None
+) -> int:
+    """Build `command` from the arguments and call it; return the exit code.
+
+    Args:
+        command: the class whose fields are the options.
+        prog: the command as a user types it.
+        default: makes the instance that holds the defaults, from the command line and its recipe.
+        args: the words after the command; those of the process where left out.
+    """
+    words = list(sys.argv[1:] if args is None else args)
 
     def work() -> None:
-        given = {"default": default()} if default else {}
-        tyro.cli(command, prog=prog, **given)()
+        given = {}
+        if default:
+            refuse_renamed(words)
+            given = {"default": default()}
+        tyro.cli(command, prog=prog, args=words, **given)()
 
     return guarded(work)
 
 
-def guarded(work: Callable[[], Any]) -> int:
-    """Run `work`; a mistake of the user becomes a message and an exit code, a bug keeps its traceback."""
+def guarded(work: Callable[[], int | None]) -> int:
+    """The exit code of `work`: a user's mistake becomes a message and code 2, a bug keeps its traceback."""
     try:
-        work()
-    except DietError as mistake:
-        return _say(str(mistake))
-    except ValidationError as wrong:
-        return _say(str(config_error(wrong, "the command line")))
+        return work() or 0
     except KeyboardInterrupt:
-        console.print("interrupted; what was committed stays, start again to go on")
+        console.print("interrupted; committed stages are kept; rerun the same command to resume")
         return INTERRUPTED
-    return 0
+    except BrokenPipeError:
+        # What Python still holds for standard output would raise once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+    except Exception as error:
+        message = mistake(error)
+        if message is None:
+            raise
+        logger.debug("the error was raised here:", exc_info=error)
+        console.print("error:", style="bold red", end=" ")
+        console.print(message, markup=False, soft_wrap=True)
+        return MISTAKE
+
+
+def mistake(error: Exception) -> str | None:
+    """What to say of an error that the user or the system caused; None for a bug."""
+    if isinstance(error, DietError):
+        return str(error)
+    if isinstance(error, ValidationError):
+        return str(config_error(error, "the command line"))
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"cannot use {_text(error.filename)}: {error.strerror}"
+    if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in STORAGE_DRIVERS:
+        return f"{type(error).__name__}: {str(error).strip() or 'no reason given'}".partition("\n")[0]
+    return None
+
+
+def _text(name: Any) -> str:
+    return os.fsdecode(name) if isinstance(name, bytes | str | os.PathLike) else f"file descriptor {name}"
+
+
+def refuse_renamed(words: Sequence[str]) -> None:
+    """ConfigError where an option has the name of an earlier version, with the name it has now."""
+    from diet_ray.config import RENAMED_KEYS  # imports PyTorch
+
+    for word in words:
+        if word == "--":
+            return
+        parts = word.partition("=")[0].removeprefix("--").replace("-", "_").split(".")
+        parts[-1] = parts[-1].removeprefix("no_")  # a switch that is off
+        new = RENAMED_KEYS.get(".".join(parts)) if word.startswith("--") else None
+        if new:
+            option_now = ".".join([*parts[:-1], new])
+            raise ConfigError(f"{word.partition('=')[0]} is now called --{option_now}")
 
 
 def option(name: str, argv: Sequence[str] | None = None) -> str | None:
@@ -50,7 +110,8 @@ def option(name: str, argv: Sequence[str] | None = None) -> str | None:
     return None
 
 
-def _say(message: str) -> int:
-    console.print("error:", style="bold red", end=" ")
-    console.print(message, markup=False, soft_wrap=True)
-    return MISTAKE
+def log_to_stderr(level: str) -> None:
+    """Show what the modules of this package log from `level` (debug, info, warning, error) on."""
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(level.upper())

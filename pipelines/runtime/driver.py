@@ -1,7 +1,7 @@
-"""The driver of reference model, scorers and distiller: decides what comes next and commits.
+"""The driver of a run: trains ahead, runs each stage over actors, commits.
 
 The reference trains on block t+1 while block t is scored and distilled. Where the blocks come from, and
-whether they ever end, is for the block source to say.
+whether they ever end, is up to the block source.
 """
 
 import time
@@ -11,28 +11,36 @@ from typing import Any, NamedTuple, Protocol
 
 import ray
 
-from actors.cluster import ClusterWatch, Plan, own_errors
+from actors.connection import user_errors
 from actors.distiller import Distiller
+from actors.placement import Plan
 from actors.reference import ReferenceModel
+from actors.reservation import CapacityWatch, Reservation
 from actors.scorer import Scorer, ScorerPool
 from actors.worker import remote
 from diet_ray.config import RunConfig
-from diet_ray.distillation.el2n import group_name
-from diet_ray.distillation.selection import boundary_rows, random_rows
+from diet_ray.distillation.scored_rows import BlockScorer, EmbeddedRows
 from diet_ray.log.dataset import Block
 from diet_ray.runs.lease import Lease
+from diet_ray.runs.metrics import MeanScores, StreamMetrics
 from diet_ray.runs.run import Run
-from diet_ray.seeding import numpy_generator
+from diet_ray.runs.stage import (
+    Budget,
+    DistilledMemory,
+    TrainedBlock,
+    missing_groups,
+    run_stage,
+)
 from diet_ray.storage import FileStamp
 from pipelines.runtime.progress import Bars, console
-from pipelines.runtime.reference_reuse import LentReference
+from pipelines.runtime.reference_reuse import ReusedReference
 
 
-class Budget(NamedTuple):
-    """Rows of the memory after a stage, and how many of them are of its block."""
+class SourceCommit(NamedTuple):
+    """What a block source adds to the record of a stage."""
 
-    rows: int
-    new: int
+    files: tuple[FileStamp, ...] = ()
+    stream: StreamMetrics | None = None
 
 
 class BlockSource(Protocol):
@@ -41,149 +49,165 @@ class BlockSource(Protocol):
     tasks: tuple[str, ...]
 
     def next(self, stage: int) -> Block | None:
-        """The block of a stage, waited for where it has to be; None where there is none any more."""
+        """The block of a stage, waited for where it has to be; None after the last one."""
 
-    def budget(self, block: Block, stage: int, held: int) -> Budget:
-        """`held`: rows of the memory before."""
+    def budget(self, block: Block, stage: int, old_rows: int) -> Budget:
+        """Rows of the memory after `stage`, where the one before has `old_rows`."""
 
-    def commit(self, stage: int) -> tuple[tuple[FileStamp, ...], dict[str, Any]]:
-        """Files and metrics of the source that belong into the record of a stage."""
+    def commit(self, stage: int) -> SourceCommit:
+        """Files and metrics of the source for the record of a stage."""
 
     def committed(self, stage: int) -> None:
-        """Told after the record is written."""
+        """Called after the record of a stage is written."""
 
     def stop(self) -> None:
-        """Let go of whoever waits in `next`: the run ends."""
+        """Release whoever waits in `next`: the run ends."""
 
 
-class Trained(NamedTuple):
-    """Checkpoint of a block, written but not committed."""
+class Guard(Protocol):
+    """Looks at the reference and the memory before a stage learns its block."""
 
-    block: Block
-    stamp: FileStamp
-    loss: float
-    seconds: float
-    metrics: dict[str, Any]
+    def examine(self, reference: Any, block: Block, stage: int) -> MeanScores | None:
+        """Scores of the reference on a block that it has not learned; raises where it should not go on."""
+
+    def probe(self, distiller: Any, stage: int) -> MeanScores | None:
+        """Scores of a probe trained on the memory before a stage; None where none is due."""
 
 
-# Looks at the reference before it learns a block; raises where it should not go on.
-Examine = Callable[[Any, Block, int], dict[str, Any]]
-# Looks at the memory before a stage by asking the distiller; returns metrics of the stage.
-Probe = Callable[[Any, int], dict[str, Any]]
+class NoGuard:
+    """A Guard that looks at nothing."""
+
+    def examine(self, reference: Any, block: Block, stage: int) -> MeanScores | None:
+        return None
+
+    def probe(self, distiller: Any, stage: int) -> MeanScores | None:
+        return None
+
+
+class ActorWorkers:
+    """StageWorkers over actors."""
+
+    def __init__(
+        self, scorers: list[Any], distiller: Any, guard: Guard, iterations: int, shown: Bars
+    ) -> None:
+        self.scorers, self.distiller, self.guard = scorers, distiller, guard
+        self.iterations, self.shown = iterations, shown
+
+    def scorer(self, stage: int, block: Block) -> BlockScorer:
+        return ScorerPool(self.scorers, block, stage)
+
+    def distill(self, stage: int, rows: int, boundary: EmbeddedRows, pool: EmbeddedRows) -> DistilledMemory:
+        label = f"stage {stage}: optimising {rows:,} rows"
+        with self.shown.bar(label, self.iterations, "iterations") as bar:
+            call = self.distiller.distill.options(num_returns="streaming")
+            memory: DistilledMemory = result_of(call.remote(stage, rows, boundary, pool), bar.advance)
+        return memory
+
+    def probe(self, stage: int) -> MeanScores | None:
+        return self.guard.probe(self.distiller, stage)
 
 
 class Driver:
+    """Runs the missing stages of a run.
+
+    Args:
+        source: where blocks come from.
+        run: the opened run.
+        data: URL of the log.
+        url: of the run.
+        config: of the run.
+        plan: what the actors take.
+        lease: checked before every commit.
+        reused: checkpoints of another run in place of training.
+        score_cache: URL of the run in which runs of one reference share their scores.
+        guard: looks at reference and memory before a block is learned.
+    """
+
     def __init__(
         self,
         source: BlockSource,
         run: Run,
-        config: RunConfig,
+        *,
         data: str,
         url: str,
-        planned: Plan,
+        config: RunConfig,
+        plan: Plan,
         lease: Lease,
-        lent: LentReference | None = None,
-        scores: str | None = None,
-        examine: Examine = lambda reference, block, stage: {},
-        probe: Probe = lambda distiller, stage: {},
+        reused: ReusedReference | None = None,
+        score_cache: str | None = None,
+        guard: Guard | None = None,
     ) -> None:
-        """lent: in place of a reference that learns; scores: where runs that share it keep their scores."""
         self.source, self.run, self.config, self.lease = source, run, config, lease
-        self.lent, self.examine, self.probe = lent, examine, probe
-        claim = {"num_cpus": planned.num_cpus, "num_gpus": planned.num_gpus}
-        made = (data, url, config.model_dump(mode="json"), planned.threads)
-        self.reference = remote(ReferenceModel).options(**claim).remote(*made)
-        self.scorers = [remote(Scorer).options(**claim).remote(*made, scores) for _ in range(planned.scorers)]
-        self.distiller = remote(Distiller).options(**claim).remote(*made)
+        self.reused, self.guard = reused, guard or NoGuard()
+        self.reservation = Reservation(plan, _warn)
+        options = self.reservation.options
+        common = (data, url, config.model_dump(mode="json"), plan.threads)
+        self.reference = remote(ReferenceModel).options(**options(0)).remote(*common)
+        self.distiller = remote(Distiller).options(**options(1)).remote(*common)
+        self.scorers = [
+            remote(Scorer).options(**options(2 + number)).remote(*common, score_cache)
+            for number in range(plan.scorers)
+        ]
         actors = [self.reference, *self.scorers, self.distiller]
-        self.watch = ClusterWatch(planned, actors, lambda told: console.print(f"[yellow]{told}"))
+        self.watch = CapacityWatch(plan, actors, _warn)
 
     def run_stages(self, shown: Bars) -> None:
-        """Stage after stage until the source has no more blocks."""
-        with own_errors(), self.watch, ThreadPoolExecutor(1) as ahead:
-            training: Future[Trained | None] = ahead.submit(self._train, self.run.stage + 1, shown)
-            try:
-                while trained := training.result():
-                    training = ahead.submit(self._train, self.run.stage + 2, shown)
-                    self._stage(self.run.stage + 1, trained, shown)
-            finally:
-                self.source.stop()
+        """Run stage after stage until the source has no more blocks."""
+        try:
+            with user_errors(), self.watch, ThreadPoolExecutor(1) as ahead:
+                training: Future[TrainedBlock | None] = ahead.submit(self._train, self.run.stage + 1, shown)
+                try:
+                    while trained := training.result():
+                        training = ahead.submit(self._train, self.run.stage + 2, shown)
+                        self._stage(self.run.stage + 1, trained, shown)
+                finally:
+                    self.source.stop()
+        finally:
+            self.reservation.release()
 
-    def _train(self, stage: int, shown: Bars) -> Trained | None:
+    def _train(self, stage: int, shown: Bars) -> TrainedBlock | None:
         block = self.source.next(stage)
         if block is None:
             return None
         started = time.perf_counter()
-        if self.lent:
-            return Trained(block, *self.lent.copy(stage, self.run), time.perf_counter() - started, {})
-        metrics = self.examine(self.reference, block, stage)
-        with shown.bar(f"reference learns block {block.name}", block.rows, "rows") as bar:
+        if self.reused:
+            stamp, loss = self.reused.copy(stage, self.run)
+            return TrainedBlock(block, stamp, loss, time.perf_counter() - started)
+        progressive = self.guard.examine(self.reference, block, stage)
+        with shown.bar(f"training the reference on block {block.name}", block.rows, "rows") as bar:
             call = self.reference.train.options(num_returns="streaming").remote(stage)
-            stamp, loss = finished(call, bar.advance)
-        return Trained(block, stamp, loss, time.perf_counter() - started, metrics)
+            stamp, loss = result_of(call, bar.advance)
+        return TrainedBlock(block, stamp, loss, time.perf_counter() - started, progressive)
 
-    def _stage(self, stage: int, trained: Trained, shown: Bars) -> None:
-        block, clock = trained.block, Clock()
-        held = self.run.records[-1].metrics["memory"]["rows"] if stage > 1 else 0
-        budget = self.source.budget(block, stage, held)
-        scorer = ScorerPool(self.scorers, block, stage, len(self.source.tasks))
-        missing = self._missing_groups(block)
+    def _stage(self, stage: int, trained: TrainedBlock, shown: Bars) -> None:
+        block, records = trained.block, self.run.records
+        old_rows = records[-1].metrics.memory.rows if records else 0
+        budget = self.source.budget(block, stage, old_rows)
+        missing = missing_groups(records, block, self.source.tasks)
         for group in missing:
-            console.print(
-                f"[yellow]block {block.name} has no row of label group {group}, which earlier blocks had"
-            )
-        chosen = scorer.collect(boundary_rows(scorer, budget.new, self.config.method.boundary))
-        draw = numpy_generator(self.config.seed, "pool", stage)
-        pool = scorer.collect(random_rows(scorer, self.config.pool_rows, draw))
-        hardness = pool.hardness()
-        clock.lap("score")
-        if probed := self.probe(self.distiller, stage):
-            clock.lap("probe")
+            _warn(f"block {block.name} has no row of label group {group}, which earlier blocks have")
         iterations = self.config.method.outer.iterations
-        with shown.bar(f"stage {stage}: optimising {budget.rows:,} rows", iterations, "iterations") as bar:
-            call = self.distiller.distil.options(num_returns="streaming")
-            stamp, memory = finished(call.remote(stage, budget.rows, chosen, pool), bar.advance)
-        clock.lap("distil")
-        files, of_source = self.source.commit(stage)
-        metrics = {
-            "memory": memory,
-            "block_rows": block.rows,
-            "label_groups": {str(group): n for group, n in block.label_groups.items()},
-            "missing_label_groups": missing,
-            "training_loss": trained.loss,
-            "el2n": {"mean": float(hardness.mean()), "deviation": float(hardness.std())},
-            "seconds": {"train": trained.seconds, **clock.seconds},
-            **trained.metrics,
-            **probed,
-            **of_source,
-        }
+        workers = ActorWorkers(self.scorers, self.distiller, self.guard, iterations, shown)
+        finished = run_stage(stage, trained, budget, workers, self.config, missing)
+        source = self.source.commit(stage)
+        metrics = finished.metrics.model_copy(update={"stream": source.stream})
         self.lease.check()
-        self.run.commit(block.name, (trained.stamp, stamp, *files), metrics)
+        self.run.commit(block.name, (*finished.files, *source.files), metrics)
         self.source.committed(stage)
-        console.print(f"stage {stage} committed: {memory['rows']:,} rows of memory from block {block.name}")
-
-    def _missing_groups(self, block: Block) -> list[str]:
-        """Label groups of earlier blocks that this one lacks, as task names."""
-        earlier = {int(group) for record in self.run.records for group in record.metrics["label_groups"]}
-        return [group_name(group, self.source.tasks) for group in sorted(earlier - block.label_groups.keys())]
+        rows = metrics.memory.rows
+        console.print(f"stage {stage} committed: {rows:,} rows of memory from block {block.name}")
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[name], self._last = now - self._last, now
-
-
-def finished(stream: Iterator[Any], advance: Any) -> Any:
-    """Follow a streaming actor method to its result."""
-    with own_errors():
-        for ref in stream:
-            kind, value = ray.get(ref)
-            if kind == "done":
-                return value
-            advance(value)
+def result_of(events: Iterator[Any], advance: Callable[[int], None]) -> Any:
+    """Follow the events of a streaming actor method (actors.progress) to its result."""
+    with user_errors():
+        for ref in events:
+            event = ray.get(ref)
+            if event.kind == "done":
+                return event.value
+            advance(event.value)
     raise RuntimeError("an actor ended without a result")
+
+
+def _warn(message: str) -> None:
+    console.print(f"[yellow]{message}")

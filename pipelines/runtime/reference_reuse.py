@@ -1,35 +1,41 @@
-"""Checkpoints of another run in place of training: for runs that differ in what they distil only."""
+"""Checkpoints of another run in place of training, for runs that differ only in what they distill."""
 
-from actors.worker import checkpoint_path
+from diet_ray import layout
 from diet_ray.config import RunConfig
 from diet_ray.errors import DataError, RunError
 from diet_ray.runs.run import Run, differences
 from diet_ray.storage import FileStamp
 
-# What a reference model depends on.
-KEYS = ("fingerprint", "seed", "dim", "reference", "training")
+# Settings that a reference depends on.
+REFERENCE_KEYS = ("fingerprint", "seed", "dim", "reference", "training")
 
 
-class LentReference:
-    """The reference of a finished run; RunError where it would have been trained otherwise."""
+class ReusedReference:
+    """The reference of a finished run.
+
+    Raises:
+        RunError: where it was trained with other settings, or the run is not finished.
+    """
 
     def __init__(self, url: str, config: RunConfig, fingerprint: str, stages: int) -> None:
         self.run = Run.read(url)
-        wanted = {**config.model_dump(mode="json"), "fingerprint": fingerprint}
-        found = {key: self.run.config.get(key) for key in KEYS}
-        if told := differences(found, {key: wanted[key] for key in KEYS}):
-            raise RunError(f"the reference of {url} cannot be used: {told}")
+        requested = {**config.model_dump(mode="json"), "fingerprint": fingerprint}
+        stored = {key: self.run.config.get(key) for key in REFERENCE_KEYS}
+        if changed := differences(stored, {key: requested[key] for key in REFERENCE_KEYS}):
+            raise RunError(f"the reference of {url} cannot be reused: {changed}")
         if self.run.stage < stages:
             raise RunError(
-                f"the reference of {url} cannot be used: it has {self.run.stage} of {stages} stages"
+                f"the reference of {url} cannot be reused: it has {self.run.stage} of {stages} stages"
             )
 
     def copy(self, stage: int, to: Run) -> tuple[FileStamp, float]:
         """Write the checkpoint of a stage into another run; return its stamp and its training loss."""
         record = self.run.records[stage - 1]
-        stamp = next(stamp for stamp in record.files if stamp.path == checkpoint_path(stage))
+        stamp = record.checkpoint_stamp()
         try:
             content = stamp.verified(self.run.folder)
         except DataError as damaged:
-            raise RunError(f"the reference of {self.run.folder.root} cannot be used: {damaged}") from damaged
-        return to.folder.write(stamp.path, content), record.metrics["training_loss"]
+            raise RunError(
+                f"the reference of {self.run.folder.root} cannot be reused: {damaged}"
+            ) from damaged
+        return to.folder.write(layout.checkpoint(stage), content), record.metrics.training_loss

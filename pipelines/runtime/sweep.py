@@ -1,8 +1,7 @@
 """The sweep of a search: Ray Tune decides which candidate runs how long, trials keep their own records.
 
-Started again on the same folder, a sweep tells Tune anew what is on record, so that its scheduler and
-searcher know what they knew, and trains only what is missing. Nothing of Tune's own state, which is pickled,
-is kept.
+Resumed on the same folder, a sweep replays to Tune what is on record, so that its scheduler and searcher are
+in the same state, and trains only what is missing. Nothing of Tune's own state, which is pickled, is kept.
 """
 
 import logging
@@ -21,9 +20,10 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from tensorboardX import SummaryWriter
 
 from actors.trials import SearchSetting, TuneTrial
+from diet_ray import layout
 from diet_ray.config import CandidateConfig
 from diet_ray.errors import ConfigError
-from diet_ray.evaluation.trial import TrialRecord
+from diet_ray.evaluation.trial_record import TrialRecord
 from diet_ray.seeding import derived_seed, numpy_generator
 from diet_ray.storage import Folder
 from pipelines.runtime.progress import Bar, console
@@ -34,7 +34,7 @@ Searcher = Literal["random", "optuna"]
 
 
 class Sweep(NamedTuple):
-    """What is swept, and how."""
+    """The candidates of a sweep and how they are drawn and stopped."""
 
     spaces: Spaces
     samples: int
@@ -46,34 +46,38 @@ class Sweep(NamedTuple):
 
 
 def run_sweep(sweep: Sweep, setting: SearchSetting, rows: "ray.ObjectRef", bar: Bar) -> None:
-    """Run the missing trials; what they did is in their records."""
+    """Run the missing trials; their results are in their records.
+
+    rows: reference to actors.cells.trial_arrays.
+    """
     folder = Folder.at(setting.folder)
     trainable = tune.with_resources(
-        tune.with_parameters(TuneTrial, shared=[rows], setting=setting),
+        tune.with_parameters(TuneTrial, rows=[rows], setting=setting),
         {"cpu": setting.threads, "gpu": sweep.gpus},
     )
     with _scratch() as scratch:
         tune.Tuner(
             trainable,
-            **_searched(sweep, folder),
+            **_tuner_arguments(sweep, folder),
             run_config=tune.RunConfig(
                 name="sweep", storage_path=scratch, verbose=0, callbacks=[Recorder(folder, bar)]
             ),
         ).fit()
 
 
-def records(folder: Folder, samples: int) -> list[TrialRecord]:
-    found = (TrialRecord.read(folder, number) for number in range(samples))
-    return [record for record in found if record]
+def trial_records(folder: Folder, samples: int) -> list[TrialRecord]:
+    """The records of the first `samples` trials of a search, those that exist."""
+    records = (TrialRecord.read(folder, number) for number in range(samples))
+    return [record for record in records if record]
 
 
 @contextmanager
 def _scratch() -> Iterator[str]:
-    """A folder for what Tune insists on writing, and Tune told to leave the terminal and signals alone."""
+    """A folder for what Tune insists on writing; Tune leaves the terminal and signals alone."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    # They miss the result files that we do not want, and tell failures that we tell ourselves.
+    # They complain about result files that we do not write, and repeat failures that we report.
     for name in (
         "ray.tune.analysis.experiment_analysis",
         "ray.tune.execution.tune_controller",
@@ -87,10 +91,10 @@ def _scratch() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _searched(sweep: Sweep, folder: Folder) -> dict[str, Any]:
+def _tuner_arguments(sweep: Sweep, folder: Folder) -> dict[str, Any]:
     """Tuner's `param_space` and `tune_config`."""
     config: dict[str, Any] = {
-        "metric": "auc",
+        "metric": "objective",
         "mode": "max",
         "scheduler": _scheduler(sweep.scheduler),
         "max_concurrent_trials": sweep.max_concurrent,
@@ -98,12 +102,12 @@ def _searched(sweep: Sweep, folder: Folder) -> dict[str, Any]:
         "trial_dirname_creator": lambda trial: trial.trial_id,
     }
     if sweep.searcher == "random":
-        drawn = [
-            _described(n, sample(sweep.spaces, numpy_generator(sweep.seed, "search", n)), {})["trial"]
+        trials = [
+            _tune_config(n, sample(sweep.spaces, numpy_generator(sweep.seed, "search", n)), {})["trial"]
             for n in range(sweep.samples)
         ]
         return {
-            "param_space": {"trial": tune.grid_search(drawn)},
+            "param_space": {"trial": tune.grid_search(trials)},
             "tune_config": tune.TuneConfig(num_samples=1, **config),
         }
     return {
@@ -121,32 +125,32 @@ def _optuna(sweep: Sweep, folder: Folder) -> Any:
     try:
         from ray.tune.search.optuna import OptunaSearch
 
-        from tune_spaces.optuna_space import Suggesting
+        from tune_spaces.optuna_space import OptunaSpace
     except ImportError as missing:
         raise ConfigError(
             f"--searcher optuna needs Optuna: pip install 'diet-ray[optuna]' ({missing})"
         ) from None
-    known: list[dict[str, Any]] = []
-    while record := TrialRecord.read(folder, len(known)):
-        known.append(record.drawn)
+    recorded: list[dict[str, Any]] = []
+    while record := TrialRecord.read(folder, len(recorded)):
+        recorded.append(record.drawn)
     return OptunaSearch(
-        Suggesting(sweep.spaces, _described),
-        metric="auc",
+        OptunaSpace(sweep.spaces, _tune_config),
+        metric="objective",
         mode="max",
-        points_to_evaluate=known,
-        # With the known points told again it would otherwise draw their like once more.
-        seed=derived_seed(sweep.seed, "optuna", len(known)) % 2**32,
+        points_to_evaluate=recorded,
+        # With the recorded points replayed it would otherwise repeat its draws.
+        seed=derived_seed(sweep.seed, "optuna", len(recorded)) % 2**32,
     )
 
 
-def _described(number: int, candidate: CandidateConfig, drawn: dict[str, Any]) -> dict[str, Any]:
+def _tune_config(number: int, candidate: CandidateConfig, drawn: dict[str, Any]) -> dict[str, Any]:
     """Tune's config of a trial: its record before it starts, in plain values."""
     started = TrialRecord(number=number, candidate=candidate, drawn=drawn)
     return {"trial": started.model_dump(mode="json")}
 
 
 class Recorder(tune.Callback):
-    """Follows the sweep in the driver: progress, TensorBoard, and the end of a trial that cannot tell it."""
+    """Follows the sweep in the driver: progress, TensorBoard, and the end of a trial whose process died."""
 
     def __init__(self, folder: Folder, bar: Bar) -> None:
         self.folder, self.bar = folder, bar
@@ -159,10 +163,10 @@ class Recorder(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any
     ) -> None:
-        if result["now"]:
+        if result["epoch"]:
             number = _number(trial)
             board = self.boards.get(number) or self.boards.setdefault(number, Board(self.folder, number))
-            board.add(result["training_iteration"], result["now"])
+            board.add(result["training_iteration"], result["epoch"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._ended(trial, "stopped", "")
@@ -177,15 +181,15 @@ class Recorder(tune.Callback):
         if record.state == "running":
             record = record.model_copy(update={"state": state, "reason": reason})
             record.write(self.folder)
-        for path in self.folder.fs.glob(self.folder / f"state/{number:04d}-*"):
+        for path in self.folder.fs.glob(self.folder / layout.trial_states(number)):
             self.folder.fs.rm(path)
         if board := self.boards.pop(number, None):
             board.close()
         self.bar.advance(1)
-        console.print(told(record), markup=False)
+        console.print(trial_text(record), markup=False)
 
 
-def told(record: TrialRecord) -> str:
+def trial_text(record: TrialRecord) -> str:
     """A trial in a line."""
     scored = f"{record.epochs} epochs"
     if record.epochs and record.state != "failed":
@@ -199,7 +203,7 @@ class Board:
     """TensorBoard log of a trial; on storage that is not local it arrives when the trial ends."""
 
     def __init__(self, folder: Folder, number: int) -> None:
-        self.folder, self.path = folder, f"tensorboard/{number:04d}"
+        self.folder, self.path = folder, layout.tensorboard(number)
         self.local = isinstance(folder.fs, LocalFileSystem)
         self.place = folder / self.path if self.local else tempfile.mkdtemp(prefix="diet-ray-board-")
         self.writer = SummaryWriter(self.place)

@@ -1,4 +1,4 @@
-"""The studies of the paper and our own, as recipes: which runs and cells they need, what they should show.
+"""The studies: which runs and cells each needs, what it should show, how long it takes.
 
 Each returns a table with one row per cell. Whatever a study needs is kept in the run directory: cells in
 RUN/evaluation, runs that differ from RUN in one setting in RUN/studies/runs/NAME. Times are rough, of two CPU
@@ -6,27 +6,16 @@ cores on the Globo log (1.6 M rows of history).
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import pandas as pd
 
-from diet_ray.config import CandidateConfig, RunConfig
-from diet_ray.evaluation.agreement import FEWEST, agreement, kendall
+from diet_ray.config import RunConfig
 from diet_ray.evaluation.cell import METHODS, Method
-from diet_ray.models.registry import ARCHITECTURES, HeadConfig
-from diet_ray.seeding import numpy_generator
+from diet_ray.models.registry import ARCHITECTURES
 from pipelines.studies.context import StudyContext
-from tune_spaces.space import load_space, sample
+from pipelines.studies.ranked_candidates import ranked_candidates, weak_candidates
 
 RATIOS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.05)
-DRAWN, RANKED_EACH = 32, 4  # candidates of the joint space; the first of each architecture that are ranked
-NARROW: dict[str, dict[str, Any]] = {
-    "dcn": {"cross_layers": 1, "hidden": (4,)},
-    "dcnv2": {"cross_layers": 1, "low_rank": True, "rank": 2, "hidden": (4,)},
-    "finalnet": {"hidden": (4,)},
-    "finalmlp": {"hidden1": (4,), "hidden2": (4,), "gate_hidden": (4,)},
-    "wukong": {"layers": 1, "half": 4, "projection": 4, "interaction_hidden": (4,), "hidden": (4,)},
-}
 RANKED: tuple[Method, ...] = ("full", "diet", "random", "kmeans", "el2n", "warmup", "cold")
 
 
@@ -56,8 +45,8 @@ def table4(study: StudyContext) -> pd.DataFrame:
         "without MF": {**method, "boundary": {**method["boundary"], "fusion": False}},
         "without TS": {**method, "outer": {**method["outer"], "target_selection": False}},
         "without MS": {**method, "outer": {**method["outer"], "memory_selection": False}},
-        "not carried": {**method, "boundary": {**method["boundary"], "realign": False}},
-        "not optimised": {**method, "outer": {**method["outer"], "iterations": 0}},
+        "without realignment": {**method, "boundary": {**method["boundary"], "realign": False}},
+        "without optimisation": {**method, "outer": {**method["outer"], "iterations": 0}},
     }
     variants = {
         name: RunConfig.model_validate({**base, "method": changed}) for name, changed in without.items()
@@ -137,8 +126,8 @@ def table5(study: StudyContext) -> pd.DataFrame:
             "method": "distillation",
             "candidate": study.config.reference.name,
             "seed": record.stage,
-            "seconds_history": record.metrics["seconds"]["score"] + record.metrics["seconds"]["distil"],
-            "peak_bytes": record.metrics["memory"].get("peak_bytes"),
+            "seconds_history": record.metrics.seconds.score + record.metrics.seconds.distill,
+            "peak_bytes": record.metrics.memory.peak_bytes,
         }
         for record in study.run.records
     ]
@@ -167,26 +156,6 @@ def ranking(study: StudyContext) -> pd.DataFrame:
     return study.cells(RANKED, {**ranked_candidates(), **weak_candidates()})
 
 
-def ranked_candidates() -> dict[str, CandidateConfig]:
-    """The first of each architecture among what `diet-ray search --space joint --samples 32` tries."""
-    spaces = load_space("joint")
-    found: dict[str, CandidateConfig] = {}
-    for number in range(DRAWN):
-        drawn = sample(spaces, numpy_generator(0, "search", number))
-        if sum(other.name == drawn.name for other in found.values()) < RANKED_EACH:
-            found[f"joint{number:02d}"] = drawn
-    return found
-
-
-def weak_candidates() -> dict[str, CandidateConfig]:
-    """One of each architecture that nobody should choose."""
-    head = HeadConfig(experts=1, expert_hidden=(4,), tower_hidden=())
-    return {
-        f"weak-{name}": CandidateConfig(name=name, options=options, head=head, learning_rate=1e-4)
-        for name, options in NARROW.items()
-    }
-
-
 STUDIES: dict[str, Callable[[StudyContext], pd.DataFrame]] = {
     "table3": table3,
     "table4": table4,
@@ -197,53 +166,3 @@ STUDIES: dict[str, Callable[[StudyContext], pd.DataFrame]] = {
     "reference": reference,
     "ranking": ranking,
 }
-
-
-def ranking_agreement(cells: pd.DataFrame) -> pd.DataFrame:
-    """`agreement_of` all candidates and of those that are not weak by design, told apart by `among`.
-
-    All methods see that the weak ones are weak, which lifts every figure.
-    """
-    weak = cells["candidate"].isin(list(weak_candidates()))
-    among = {"all": cells}
-    if weak.any() and cells.loc[~weak, "candidate"].nunique() >= FEWEST:
-        among["good"] = cells[~weak]
-    found = [agreement_of(part).assign(among=name) for name, part in among.items()]
-    return pd.concat(found, ignore_index=True)
-
-
-def agreement_of(cells: pd.DataFrame) -> pd.DataFrame:
-    """Agreement of each method's scores with full training, one row per method.
-
-    kendall, spearman, regret: of means over seeds, on the test block, with 95 % intervals over candidates.
-    kendall_single: mean over pairs of one seed of the method and one of full training; for `full` of two
-    different seeds, which is the ceiling. cost_ratio: seconds of full training over seconds of the method.
-    """
-    scores = {
-        m: mine.pivot_table(index="candidate", columns="seed", values="auc")
-        for m, mine in cells.groupby("method")
-    }
-    seconds = cells.groupby("method")["seconds"].mean()
-    truth = scores["full"]
-    rows = []
-    for method, own in scores.items():
-        pairs = [
-            kendall(truth[t].to_numpy(), own[s].to_numpy())
-            for t in truth
-            for s in own
-            if method != "full" or s != t
-        ]
-        row: dict[str, Any] = {
-            "method": method,
-            "kendall_single": sum(pairs) / len(pairs) if pairs else float("nan"),
-            "cost_ratio": seconds["full"] / seconds[method],
-        }
-        if method != "full":
-            mean = own.mean(axis=1).loc[truth.index].to_numpy()
-            found = agreement(truth.mean(axis=1).to_numpy(), mean, numpy_generator(0, "bootstrap"))
-            row["candidates"] = found.candidates
-            for name, estimate in found._asdict().items():
-                if name != "candidates":
-                    row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-        rows.append(row)
-    return pd.DataFrame(rows)

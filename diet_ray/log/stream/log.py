@@ -16,19 +16,30 @@ FORMAT = 1
 
 
 class StreamConfig(Strict):
-    """When a micro-block closes, what it may still take, and how much of the past is kept."""
+    """When a micro-block closes, which rows it accepts, and how much of the past is kept."""
 
     block_rows: Annotated[int, Field(ge=2)] = 30_000
-    block_seconds: Annotated[float, Field(gt=0)] = 600.0  # after which a block closes with fewer rows
-    min_rows: Annotated[int, Field(ge=2)] = 1_000  # of a block, however it closes
-    lateness: Annotated[float, Field(ge=0)] = 3600.0  # seconds behind the newest committed row
-    ahead: Annotated[float, Field(ge=0)] = 86_400.0  # seconds that a row may lie ahead of the clock
+    """Rows at which a micro-block closes."""
+    block_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds after which a micro-block closes with fewer rows."""
+    min_rows: Annotated[int, Field(ge=2)] = 1_000
+    """Fewest rows of a micro-block, however it closes."""
+    lateness: Annotated[float, Field(ge=0)] = 3600.0
+    """Seconds that a row may lie behind the newest committed row; later ones are quarantined."""
+    ahead: Annotated[float, Field(ge=0)] = 86_400.0
+    """Seconds that a row may lie ahead of the clock; others are quarantined."""
     max_memory_rows: Annotated[int, Field(ge=2)] = 50_000
-    new_factor: Annotated[float, Field(gt=0)] = 2.0  # new rows of memory per row that the ratio would take
-    keep_last: Annotated[int, Field(ge=2)] = 3  # stages whose files are kept
-    keep_every: Annotated[int, Field(ge=0)] = 0  # every n-th stage is kept for good; 0: none
-    probe_every: Annotated[int, Field(ge=0)] = 10  # stages between two probes of the memory; 0: none
-    max_fall: Annotated[float, Field(gt=0)] = 0.1  # of progressive AUC below the mean of RECENT blocks
+    """Most rows of the memory."""
+    new_factor: Annotated[float, Field(gt=0)] = 2.0
+    """New memory rows of a block, per row that `ratio` would take of it."""
+    keep_last: Annotated[int, Field(ge=2)] = 3
+    """Newest stages whose files are kept."""
+    keep_every: Annotated[int, Field(ge=0)] = 0
+    """Keep the files of every n-th stage for good; 0: of none."""
+    probe_every: Annotated[int, Field(ge=0)] = 10
+    """Stages from one probe of the memory to the next; 0: no probes."""
+    max_fall: Annotated[float, Field(gt=0)] = 0.1
+    """Fall of progressive AUC below the mean of recent blocks at which the stream stops before it commits."""
 
     def keeps(self, stage: int, newest: int) -> bool:
         """Whether the files of `stage` are still wanted when `newest` is committed."""

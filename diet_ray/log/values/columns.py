@@ -10,7 +10,9 @@ import pyarrow.compute as pc
 
 def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """The same values in one array: dictionaries decoded, text as string, bytes as string where UTF-8."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    array = column
+    if isinstance(column, pa.ChunkedArray):
+        array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # more text than one array can hold
         array = pa.concat_arrays([chunk.cast(pa.large_string()) for chunk in array.chunks])
     kind = array.type

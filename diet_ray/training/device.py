@@ -1,4 +1,4 @@
-"""The most memory this process has held since it was last asked to forget."""
+"""The device a process computes on, and the most memory it has used there."""
 
 import resource
 import sys
@@ -7,15 +7,20 @@ from pathlib import Path
 import torch
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-FORGET_PEAK = "5"  # proc(5)
+RESET_PEAK = "5"  # proc(5)
 
 
-def forget_peak() -> None:
-    """Start anew; where the system cannot, the peak stays that of the process."""
+def default_device() -> str:
+    """Where this process computes: its GPU, if it has one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def reset_peak() -> None:
+    """Start measuring anew; where the system cannot, the peak stays that of the whole process."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
-        CLEAR.write_text(FORGET_PEAK)
+        CLEAR.write_text(RESET_PEAK)
     except OSError:
         return
 

@@ -1,0 +1,100 @@
+"""A whole distillation in this process, without Ray: for notebooks, small logs and tests."""
+
+import time
+from collections.abc import Callable
+
+from diet_ray import layout
+from diet_ray.config import RunConfig
+from diet_ray.distillation.scored_rows import BlockScorer, EmbeddedRows, LocalScorer, PartScorer
+from diet_ray.distillation.stage import check_reference
+from diet_ray.log.dataset import Block, PreparedLog
+from diet_ray.runs.history import history_budget, log_identity
+from diet_ray.runs.lease import Lease
+from diet_ray.runs.metrics import MeanScores
+from diet_ray.runs.reference import ReferenceTrainer
+from diet_ray.runs.run import Run
+from diet_ray.runs.stage import DistilledMemory, TrainedBlock, distill_stage, missing_groups, run_stage
+from diet_ray.runs.state import RunState
+from diet_ray.storage import Folder, absolute
+
+
+class LocalWorkers:
+    """StageWorkers in this process."""
+
+    def __init__(self, state: RunState) -> None:
+        self.state = state
+
+    def scorer(self, stage: int, block: Block) -> BlockScorer:
+        return LocalScorer(PartScorer(self.state.checkpoint(stage), self.state.log, block))
+
+    def distill(self, stage: int, rows: int, boundary: EmbeddedRows, pool: EmbeddedRows) -> DistilledMemory:
+        return distill_stage(self.state, stage, rows, boundary, pool)
+
+    def probe(self, stage: int) -> MeanScores | None:
+        return None
+
+
+def distill(
+    log: str,
+    run: str,
+    config: RunConfig | None = None,
+    report: Callable[[str], None] = lambda message: None,
+) -> Run:
+    """Distill every historical block of a prepared log, one after another, in this process.
+
+    The result is the same as that of `diet-ray distill`, bit for bit on the same number of threads, and
+    either may resume what the other began.
+
+    Args:
+        log: directory or fsspec URL of a prepared log.
+        run: directory of the run; new, or one to resume.
+        config: of the run; the defaults where it is None.
+        report: called with a line of text after every stage.
+
+    Returns:
+        The run, with one committed stage per block.
+
+    Raises:
+        ConfigError: where a model of the reference cannot be built.
+        DataError: where the log is missing or damaged.
+        RunError: where the directory holds a run of a different config, or another process writes it.
+
+    Example:
+        >>> import diet_ray
+        >>> config = diet_ray.RunConfig(
+        ...     ratio=0.05,
+        ...     dim=4,
+        ...     reference={"name": "finalnet", "ensemble": ()},
+        ...     method={"inner": {"horizon": 5}, "outer": {"iterations": 2}},
+        ... )
+        >>> run = diet_ray.distill("data/demo", "runs/small", config)
+        >>> run.stage  # one per historical block
+        3
+        >>> run.records[-1].metrics.memory.rows == diet_ray.load_memory("runs/small").num_rows
+        True
+    """
+    config = config or RunConfig()
+    prepared, url = PreparedLog.open(log), absolute(run)
+    folder = Folder.at(url)
+    check_reference(config, fields=len(prepared.fields), tasks=len(prepared.tasks))
+    state = RunState(prepared, folder, config)
+    with Lease(folder) as lease:
+        opened = Run.open(url, {**config.model_dump(mode="json"), **log_identity(prepared)})
+        folder.write_json(layout.LOG_LOCATION, {"data": absolute(log)})
+        trainer, workers = ReferenceTrainer(state), LocalWorkers(state)
+        for stage in range(opened.stage + 1, len(prepared.history) + 1):
+            trained = _trained(trainer, prepared.block(stage), stage)
+            old_rows = opened.records[-1].metrics.memory.rows if opened.records else 0
+            budget = history_budget(prepared, config, stage, old_rows)
+            missing = missing_groups(opened.records, trained.block, prepared.tasks)
+            finished = run_stage(stage, trained, budget, workers, config, missing)
+            lease.check()
+            opened.commit(trained.block.name, finished.files, finished.metrics)
+            report(f"stage {stage}: {finished.metrics.memory.rows:,} rows of memory")
+    return opened
+
+
+def _trained(trainer: ReferenceTrainer, block: Block, stage: int) -> TrainedBlock:
+    started = time.perf_counter()
+    stamp, loss = trainer.train(stage)
+    return TrainedBlock(block, stamp, loss, time.perf_counter() - started)

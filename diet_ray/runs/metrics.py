@@ -1,0 +1,135 @@
+"""The numbers a stage reports in its commit record."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from diet_ray.distillation.memory import Memory
+from diet_ray.strict import Strict
+
+
+class MemoryMetrics(Strict):
+    """Composition and optimisation of a memory."""
+
+    rows: int
+    rows_before: int | None = None
+    """Rows of the memory of the stage before; None for the first stage."""
+    rows_by_stage: dict[int, int]
+    """Rows by the stage whose block they were selected from."""
+    rows_by_label_group: dict[int, int]
+    outer_loss: tuple[float, ...] = ()
+    """Outer loss of every iteration."""
+    peak_bytes: int | None = None
+    """Peak memory of the distiller's process or GPU."""
+
+    @classmethod
+    def of(
+        cls, memory: Memory, before: Memory | None, outer_loss: tuple[float, ...], peak_bytes: int
+    ) -> "MemoryMetrics":
+        return cls(
+            rows=memory.rows,
+            rows_before=before.rows if before else None,
+            rows_by_stage=_counts(memory.stage_N),
+            rows_by_label_group=_counts(memory.group_N),
+            outer_loss=outer_loss,
+            peak_bytes=peak_bytes,
+        )
+
+
+class Moments(Strict):
+    """Mean and standard deviation."""
+
+    mean: float
+    deviation: float
+
+
+class MeanScores(Strict):
+    """Means over the tasks."""
+
+    auc: float
+    logloss: float
+
+
+class StageSeconds(Strict):
+    """Wall-clock seconds of each part of a stage; training runs beside the stage before."""
+
+    train: float
+    score: float
+    distill: float
+    probe: float | None = None
+
+
+class StreamMetrics(Strict):
+    """What a stream adds to a stage: where its rows came from and how long they took."""
+
+    intake: dict[str, Any]
+    """State of the intake after the block (diet_ray.log.stream.intake)."""
+    closed_at: float
+    """When the block closed, seconds since 1970 UTC."""
+    seconds_to_read: float
+    seconds_to_commit: float
+    """From the close of the block to its commit."""
+    rows_waiting: int
+    """Rows that were read and belong to no committed block."""
+    unread: int | None = None
+    """Files or messages that wait to be read; None where nobody can tell."""
+
+    @property
+    def quarantined(self) -> dict[str, int]:
+        """Rows that were quarantined, or dropped as duplicates, by reason."""
+        counts: dict[str, int] = self.intake["counts"]
+        return counts
+
+    @property
+    def watermark(self) -> int:
+        """Time of the newest row taken, ms since 1970 UTC."""
+        watermark: int = self.intake["watermark"]
+        return watermark
+
+
+class StageMetrics(Strict):
+    """Everything a stage reports."""
+
+    memory: MemoryMetrics
+    block_rows: int
+    label_groups: dict[int, int]
+    """Rows of the block by label group."""
+    missing_label_groups: tuple[str, ...] = ()
+    """Label groups of earlier blocks that this block lacks, as task names."""
+    training_loss: float
+    el2n: Moments
+    seconds: StageSeconds
+    progressive: MeanScores | None = None
+    """The reference on the block before it learned it."""
+    probe: MeanScores | None = None
+    """A small candidate, trained on the memory before, on the block."""
+    stream: StreamMetrics | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON holds it; what is None is left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @classmethod
+    def parse(cls, stored: Mapping[str, Any], format_version: int) -> "StageMetrics":
+        """Read stored metrics; pydantic's ValidationError where they are malformed."""
+        return cls.model_validate(_upgraded(stored) if format_version == 1 else stored)
+
+
+def _upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics as version 0.1 wrote them, in today's form."""
+    metrics = dict(stored)
+    seconds = dict(metrics["seconds"])
+    seconds["distill"] = seconds.pop("distil")
+    metrics["seconds"] = seconds
+    if "stream" in metrics:
+        lag = metrics.pop("lag")
+        timing = {key: metrics.pop(key) for key in ("closed_at", "seconds_to_read", "seconds_to_commit")}
+        waiting = {"rows_waiting": lag["rows_read"], "unread": lag["not_read"]}
+        metrics["stream"] = {"intake": metrics["stream"], **timing, **waiting}
+    return metrics
+
+
+def _counts(value_N: torch.Tensor) -> dict[int, int]:
+    values, counts = torch.unique(value_N, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))

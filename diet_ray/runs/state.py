@@ -1,0 +1,52 @@
+"""What the parts of a stage read from a run directory: the log, checkpoints and memories."""
+
+from diet_ray import layout
+from diet_ray.config import RunConfig
+from diet_ray.distillation.memory import Memory, from_arrow
+from diet_ray.distillation.stage import memory_schema, new_reference
+from diet_ray.log.dataset import EncodedLog
+from diet_ray.log.stream.opening import open_log
+from diet_ray.storage import Folder
+from diet_ray.training.checkpoint import restore_weights
+from diet_ray.training.learning import new_recommender
+from diet_ray.training.recommender import Recommender
+
+
+class RunState:
+    """Read access to the committed state of a run.
+
+    Args:
+        log: the run's log, prepared or streamed.
+        folder: the run directory.
+        config: of the run.
+    """
+
+    def __init__(self, log: EncodedLog, folder: Folder, config: RunConfig) -> None:
+        self.log, self.folder, self.config = log, folder, config
+
+    @classmethod
+    def open(cls, data: str, run: str, config: RunConfig) -> "RunState":
+        """Open by URL, as a process of its own does; DataError where `data` holds no log."""
+        return cls(open_log(data), Folder.at(run), config)
+
+    def new_reference(self) -> Recommender:
+        """The reference before it has learned anything."""
+        dense = new_reference(self.log, self.config, "reference")
+        return new_recommender(dense, self.log, self.config.dim, self.config.training)
+
+    def checkpoint(self, stage: int) -> Recommender:
+        """The reference as it was after `stage`, without its optimisers."""
+        reference = self.new_reference()
+        restore_weights(reference, self.checkpoint_bytes(stage))
+        return reference
+
+    def checkpoint_bytes(self, stage: int) -> bytes:
+        return self.folder.read(layout.checkpoint(stage))
+
+    def memory(self, stage: int) -> Memory | None:
+        """The memory after `stage`; None for stage 0."""
+        return self.stored_rows(layout.memory(stage)) if stage else None
+
+    def stored_rows(self, path: str) -> Memory:
+        """Rows in the form of a memory; RunError where they have another schema."""
+        return from_arrow(self.folder.read_parquet(path), memory_schema(self.log, self.config))

@@ -1,0 +1,39 @@
+"""Rows of a log in the embedding space of a recommender, and its scores on a block.
+
+Shape suffixes: N rows, F fields, T tasks.
+"""
+
+import numpy as np
+import torch
+
+from diet_ray.log.batches import EncodedRows, joined
+from diet_ray.log.dataset import Block, EncodedLog
+from diet_ray.models.examples import Examples, predict
+from diet_ray.training.learning import tensors
+from diet_ray.training.metrics import Scores, score_tasks
+from diet_ray.training.recommender import Recommender
+
+
+@torch.no_grad()
+def embed_rows(recommender: Recommender, rows: EncodedRows) -> Examples:
+    """Rows in the embedding space of the recommender; an id without a row there is out-of-vocabulary."""
+    id_NF, label_NT = tensors(rows, recommender.device)
+    table_rows_F = torch.tensor(recommender.tables.rows, device=recommender.device)
+    return Examples(recommender.tables(torch.where(id_NF < table_rows_F, id_NF, 0)), label_NT)
+
+
+def score_block(recommender: Recommender, log: EncodedLog, block: Block) -> Scores:
+    """AUC and LogLoss of the recommender on a block; holds its logits in memory."""
+    logits, labels = [], []
+    for rows in log.chunks(block):
+        examples = embed_rows(recommender, rows)
+        logits.append(predict(recommender.dense, examples.emb_NFD).cpu().numpy())
+        labels.append(rows.label_NT)
+    return score_tasks(np.concatenate(logits), np.concatenate(labels), log.tasks)
+
+
+def sample_rows(log: EncodedLog, block: Block, rows: int, draw: np.random.Generator) -> EncodedRows:
+    """At most `rows` rows of a block, uniformly without replacement, in block order."""
+    if rows >= block.rows:
+        return joined(list(log.chunks(block)))
+    return log.rows(block, np.sort(draw.choice(block.rows, rows, replace=False)))

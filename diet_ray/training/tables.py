@@ -1,0 +1,57 @@
+"""Embedding tables, one per field, that grow as ids appear.
+
+Shape suffixes: N rows, F fields, D embedding dim.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from diet_ray.errors import DataError
+
+INITIAL_DEVIATION = 1e-4  # of embeddings, as in FuxiCTR
+
+
+class Tables(nn.Module):
+    """One embedding table per field; row 0 is out-of-vocabulary."""
+
+    def __init__(self, fields: int, dim: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(0, dim, sparse=True) for _ in range(fields))
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Rows of each table."""
+        return tuple(weight.shape[0] for weight in self.weights())
+
+    def weights(self) -> list[nn.Parameter]:
+        return list(self.parameters())
+
+    def forward(self, id_NF: Tensor) -> Tensor:
+        """Return embeddings [N, F, D]; an id beyond its table raises torch's IndexError."""
+        embeddings = [table(id_N) for table, id_N in zip(self.tables, id_NF.unbind(1), strict=True)]
+        return torch.stack(embeddings, 1)
+
+    def grow(self, rows: tuple[int, ...], optimiser: torch.optim.Optimizer, draw: torch.Generator) -> None:
+        """Append rows N(0, 1e-4) until table f has `rows[f]`; old rows and their moments are unchanged.
+
+        Args:
+            rows: wanted number of rows per field.
+            optimiser: the optimiser of the tables; its moments grow with them, by zeros.
+            draw: CPU generator of the new rows.
+
+        Raises:
+            DataError: where a table would shrink.
+        """
+        for field, (weight, count) in enumerate(zip(self.weights(), rows, strict=True)):
+            added = count - weight.shape[0]
+            if added < 0:
+                raise DataError(f"table {field} has {weight.shape[0]} rows, cannot shrink to {count}")
+            new_rows = torch.randn(added, weight.shape[1], generator=draw) * INITIAL_DEVIATION
+            weight.data = torch.cat([weight.data, new_rows.to(weight.device)])
+            for name, moment in optimiser.state[weight].items():
+                if torch.is_tensor(moment) and moment.dim():
+                    zeros = moment.new_zeros(added, weight.shape[1])
+                    optimiser.state[weight][name] = torch.cat([moment, zeros])
+            cast(nn.Embedding, self.tables[field]).num_embeddings = count
