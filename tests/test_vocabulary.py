@@ -75,16 +75,6 @@ def test_an_increment_of_version_0_1_0_holds_whole_numbers_as_such() -> None:
     assert vocabulary.encode(pa.array(["x", "7", "-3", None])).tolist() == [3, 1, 2, 0]
 
 
-@given(blocks=blocks_of_counts, wanted=st.lists(st.sampled_from("abcdefghijk")))
-def test_a_vocabulary_of_wanted_ids_encodes_those_alike(blocks: Blocks, wanted: list[str]) -> None:
-    whole, some, ids = Vocabulary(), Vocabulary(pa.array(wanted, pa.string())), pa.array(list("abcdefghijk"))
-    for block in blocks:
-        some.extend(whole.grow(counts(block), min_count=1))
-    assert some.rows == whole.rows
-    kept = np.isin(ids.to_pylist(), wanted)
-    assert some.encode(ids).tolist() == np.where(kept, whole.encode(ids), 0).tolist()
-
-
 @given(st.lists(st.lists(st.one_of(st.none(), st.sampled_from("abcd"))), max_size=6))
 def test_counts_of_parts_add_up_to_those_of_the_whole(parts: list[list[str | None]]) -> None:
     total = merged_counts(counted(pa.array(part, pa.string())) for part in parts)
