@@ -15,6 +15,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 QuotaRule = Literal["equal", "sqrt", "proportional"]
 TargetLabels = Literal["teacher", "real"]
 
+OF_LOG = ("log", "fingerprint", "stream")  # keys of a run's config.yaml that are not those of RunConfig
 # Keys of RunConfig that had another name up to version 0.1: path of the old key -> new name.
 RENAMED_KEYS = {
     "width": "dim",

@@ -79,8 +79,11 @@ def scores(stage: int) -> str:
     return f"studies/scores/{stage:04d}"
 
 
+CELLS = "evaluation/cells"
+
+
 def cell(method: str, candidate: str, seed: int) -> str:
-    return f"evaluation/cells/{method}-{_file_name(candidate)}-{seed}.json"
+    return f"{CELLS}/{method}-{_file_name(candidate)}-{seed}.json"
 
 
 def evaluated_candidate(candidate: str) -> str:

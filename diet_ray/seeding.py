@@ -1,9 +1,12 @@
 """One seed per purpose: every random choice of a run is a function of the run's seed and a name."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derived_seed(seed: int, *names: object) -> int:
@@ -12,8 +15,10 @@ def derived_seed(seed: int, *names: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def torch_generator(seed: int, *names: object) -> torch.Generator:
+def torch_generator(seed: int, *names: object) -> "torch.Generator":
     """CPU generator: draws are the same whatever device the tensors move to afterwards."""
+    import torch  # takes seconds, which preparing a log need not wait for
+
     return torch.Generator().manual_seed(derived_seed(seed, *names))
 
 

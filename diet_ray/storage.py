@@ -7,7 +7,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -141,11 +141,17 @@ class Folder(NamedTuple):
         pq.write_table(table, buffer, write_page_checksum=True)
         return self.write(relative, buffer.getvalue())
 
-    def read_parquet(self, relative: str, columns: list[str] | None = None) -> pa.Table:
-        """Return the whole table; DataError names a file that is missing or damaged."""
+    def read_parquet(
+        self, relative: str, columns: list[str] | None = None, dictionaries: Sequence[str] | None = None
+    ) -> pa.Table:
+        """Return the whole table; DataError names a file that is missing or damaged.
+
+        dictionaries: columns of text that are returned as dictionaries, as the file stores them.
+        """
         content = io.BytesIO(self.read(relative))
+        options = {"columns": columns, "read_dictionary": dictionaries, "page_checksum_verification": True}
         try:
-            return pq.read_table(content, columns=columns, page_checksum_verification=True)
+            return pq.read_table(content, **options)
         except (pa.ArrowException, OSError) as broken:
             raise DataError(f"{self / relative} is damaged: {broken}") from broken
 

@@ -48,10 +48,10 @@ def read_yaml(file: Path | Traversable, what: str) -> Any:
     try:
         return yaml.safe_load(content.decode("utf-8-sig"))
     except UnicodeDecodeError as wrong:
-        line = content[: wrong.start].count(b"\n") + 1
-        raise ConfigError(f"{what}, line {line}: not UTF-8; save the file in that encoding") from wrong
+        number = content[: wrong.start].count(b"\n") + 1
+        raise ConfigError(f"{what} is not UTF-8 (line {number}); save it in that encoding") from wrong
     except yaml.MarkedYAMLError as broken:
-        where = f"{what}, line {broken.problem_mark.line + 1}" if broken.problem_mark else what
-        raise ConfigError(f"{where}: not YAML: {broken.problem}") from broken
+        line = f"line {broken.problem_mark.line + 1}: " if broken.problem_mark else ""
+        raise ConfigError(f"{what} is not YAML: {line}{broken.problem}") from broken
     except (yaml.YAMLError, ValueError, RecursionError) as broken:  # a date that is none is a ValueError
         raise ConfigError(f"{what} is not YAML: {broken}") from broken

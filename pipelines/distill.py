@@ -10,10 +10,10 @@ from typing import Annotated
 
 import tyro
 
-from actors.cluster import ResourceConfig, plan
-from actors.connection import connect
+from actors.placement import ResourceConfig
 from diet_ray import layout
 from diet_ray.config import RunConfig
+from diet_ray.distillation.stage import check_reference
 from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.runs.history import history_block, history_budget, log_identity
 from diet_ray.runs.lease import Lease
@@ -22,6 +22,7 @@ from diet_ray.runs.stage import Budget
 from diet_ray.storage import Folder, absolute
 from pipelines.runtime.command import option, run_command
 from pipelines.runtime.driver import Driver, SourceCommit
+from pipelines.runtime.placed import place
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.recipe import Recipe, load_recipe
 from pipelines.runtime.reference_reuse import ReusedReference
@@ -84,6 +85,7 @@ def distill(
     """
     data, run = absolute(data), absolute(run)
     log = PreparedLog.open(data)
+    check_reference(config, fields=len(log.fields), tasks=len(log.tasks))
     reused = None
     if reference_of:
         reused = ReusedReference(reference_of, config, log.fingerprint, len(log.history))
@@ -93,9 +95,7 @@ def distill(
         if opened.stage == len(log.history):
             console.print(f"{run} is complete: {opened.stage} stages, {layout.memory(opened.stage)}")
             return opened
-        cluster = connect()
-        placed = plan(cluster, resources)
-        console.print(f"{cluster.get('CPU', 0):g} CPUs, {cluster.get('GPU', 0):g} GPUs: {placed.summary()}")
+        placed = place(resources)
         if opened.stage:
             console.print(f"resuming after stage {opened.stage}")
         driver = Driver(

@@ -19,7 +19,7 @@ from diet_ray.evaluation.cell import METHODS, Method
 from diet_ray.models.registry import ARCHITECTURES
 from diet_ray.storage import Folder
 from pipelines.runtime.candidates import listed, load_candidates
-from pipelines.runtime.cells import run_cells
+from pipelines.runtime.cells import run_cells, stored_cells
 from pipelines.runtime.command import run_command
 from pipelines.runtime.run_access import log_of, write_table
 
@@ -34,7 +34,8 @@ class Evaluate:
 
     $ diet-ray evaluate --run runs/globo --candidates my_package.models:MyNet,runs/globo/search/best.yaml
 
-    Writes RUN/evaluation/results.parquet and results.json, one row per method, candidate and seed.
+    Writes RUN/evaluation/results.parquet and results.json, one row per method, candidate and seed, of all
+    cells that the run has by now.
     """
 
     run: str
@@ -67,9 +68,10 @@ def evaluate(
     seeds: int,
     fit: FitConfig,
 ) -> pd.DataFrame:
-    """`run_cells`, and RUN/evaluation/results.parquet and .json of the requested cells."""
+    """`run_cells`; RUN/evaluation/results.parquet and .json hold every cell that the run has by now."""
     results = run_cells(data, run, methods, candidates, seeds, fit)
-    write_table(Folder.at(run), layout.EVALUATION_RESULTS, results)
+    folder = Folder.at(run)
+    write_table(folder, layout.EVALUATION_RESULTS, stored_cells(folder))
     return results
 
 

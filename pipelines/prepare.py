@@ -62,6 +62,7 @@ class Prepare:
     def _drift(self, out: str) -> tuple[str, LogSchema]:
         if self.source is not None:
             raise ConfigError("--dataset drift generates its log; leave --source out")
+        Folder.at(out).check_writable()
         return write_drift_log(self.drift, out), drift_schema(self.drift)
 
     def _raw_log(self) -> tuple[str, LogSchema]:

@@ -1,4 +1,4 @@
-"""Everything a run knows of itself, its evaluation, studies and searches, on one page."""
+"""One page on a run: its evaluation, studies and searches."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ SPREAD = "Mean and standard deviation over seeds; LogLoss in small print."
 
 @dataclass(frozen=True)
 class Report:
-    """Write RUN/report.html: one page that needs no network, of whatever the run has by now.
+    """Write RUN/report.html: one page, readable offline, of all results of the run.
 
     $ diet-ray report runs/globo
 
@@ -37,7 +37,7 @@ class Report:
     """
 
     run: tyro.conf.Positional[str]
-    """Directory of a run; what was evaluated, studied and searched in it is shown."""
+    """Directory of a run."""
     out: str | None = None
     """File to write, or a folder to write report.html into; default: RUN/report.html."""
 
@@ -50,7 +50,7 @@ class Report:
 
 
 def report(run: Run) -> str:
-    """The page; sections for which the run holds nothing are left out."""
+    """The page; sections for which the run has nothing are left out."""
     config = run.config
     about = [
         f"Log {config['log']}, reference {reference_text(config)}, ratio {config['ratio']:.2%}, "
@@ -127,17 +127,19 @@ def _score(rows: pd.DataFrame, suffix: str = "") -> tuple[str, str]:
 
 
 def _lead(cells: pd.DataFrame) -> str:
-    """DIET less each rival, cell by cell."""
+    """DIET minus each baseline, cell by cell."""
     wide = cells.pivot_table(index=["candidate", "seed"], columns="method", values="auc")
     if "diet" not in wide:
         return ""
     rows: list[list[Any]] = []
-    for rival in [method for method in _methods(cells) if method != "diet"]:
-        lead = (wide["diet"] - wide[rival]).dropna()
+    for baseline in [method for method in _methods(cells) if method != "diet"]:
+        lead = (wide["diet"] - wide[baseline]).dropna()
         if len(lead):
             error = lead.std() / len(lead) ** 0.5 if len(lead) > 1 else float("nan")
-            rows.append([rival, f"{lead.mean():+.4f}", f"{error:.4f}", f"{(lead > 0).sum()} of {len(lead)}"])
-    return table(["DIET less", "test AUC", "standard error", "cells in which it is ahead"], rows)
+            rows.append(
+                [baseline, f"{lead.mean():+.4f}", f"{error:.4f}", f"{(lead > 0).sum()} of {len(lead)}"]
+            )
+    return table(["DIET minus baseline", "test AUC", "standard error", "cells in which it leads"], rows)
 
 
 def ranking(cells: pd.DataFrame) -> str:
@@ -182,11 +184,15 @@ def ratio(cells: pd.DataFrame) -> str:
 
 
 def references(cells: pd.DataFrame) -> str:
-    return text(f"Of the reference that labels the rows and lends its tables. {SPREAD}") + _variants(cells)
+    return text(
+        f"By the reference that labels the rows and whose tables candidates inherit. {SPREAD}"
+    ) + _variants(cells)
 
 
 def ablation(cells: pd.DataFrame) -> str:
-    parts = "MF memory fusion, TS target selection, MS memory selection; carried: old rows follow the tables."
+    parts = (
+        "MF memory fusion, TS target selection, MS memory selection; realignment: old rows follow the tables."
+    )
     return text(f"{parts} {SPREAD}") + _variants(cells)
 
 
@@ -228,25 +234,25 @@ def cost(rows: pd.DataFrame) -> str:
 
 def searches(folder: Folder) -> list[str]:
     """Folders of the run that hold a search."""
-    found = folder.fs.glob(f"{folder.root}/*/results.parquet")
-    names = [path.rsplit("/", 2)[-2] for path in found]
+    paths = folder.fs.glob(f"{folder.root}/*/results.parquet")
+    names = [path.rsplit("/", 2)[-2] for path in paths]
     return sorted(name for name in names if folder.exists(f"{name}/best.yaml"))
 
 
 def searched(run: Run, name: str) -> str:
-    found = run.folder.read_parquet(f"{name}/results.parquet").to_pandas()
-    scored = found[found["auc"].notna()].reset_index(drop=True)
-    states = ", ".join(f"{count} {state}" for state, count in found["state"].value_counts().items())
+    trials = run.folder.read_parquet(f"{name}/results.parquet").to_pandas()
+    scored = trials[trials["auc"].notna()].reset_index(drop=True)
+    states = ", ".join(f"{count} {state}" for state, count in trials["state"].value_counts().items())
     rows = []
     for row in scored.head(10).to_dict("records"):
         tested = "" if pd.isna(row["confirmed_test_auc"]) else f"{row['confirmed_test_auc']:.4f}"
         candidate = json.loads(row["candidate"])
-        told = ", ".join(f"{k} {v}" for k, v in candidate["options"].items())
+        options = ", ".join(f"{k} {v}" for k, v in candidate["options"].items())
         rate = "" if pd.isna(row["learning_rate"]) else f"{row['learning_rate']:.2g}"
         scores = [f"{row['auc']:.4f}", tested, row["epochs"], f"{row['seconds']:.0f}"]
-        rows.append([str(row["number"]), row["model"], *scores, rate, told])
+        rows.append([str(row["number"]), row["model"], *scores, rate, options])
     head = ["trial", "model", "validation AUC", "test AUC", "epochs", "seconds", "learning rate", "options"]
-    body = text(f"{len(found)} trials: {states}. {found['seconds'].sum():,.0f} seconds of training in all.")
+    body = text(f"{len(trials)} trials: {states}. {trials['seconds'].sum():,.0f} seconds of training in all.")
     body += table(head, rows)
     if len(scored) > 2:
         body += figure(charts.pareto_chart(scored), "Quality against cost; a dot per trial.")

@@ -15,8 +15,9 @@ import tyro
 from rich.console import Console
 
 from actors.cells import evaluate_cell, trial_arrays
-from actors.cluster import as_finished, gpu_share
 from actors.connection import connect, user_errors
+from actors.placement import Claim, Node, cluster_nodes, task_claim
+from actors.tasks import as_finished
 from actors.trials import SearchSetting
 from diet_ray import layout
 from diet_ray.config import FitConfig, upgrade_fit
@@ -99,10 +100,11 @@ def search(options: Search) -> pd.DataFrame:
     url = f"{evaluated.url}/{options.name}"
     folder = Folder.at(url)
     _claim(folder, options, _settings(options, Run.read(evaluated.url)))
-    cluster = connect()
+    connect()
+    nodes = cluster_nodes()
     try:
         with bars() as shown:
-            _sweep(options, spaces, evaluated, url, cluster, shown)
+            _sweep(options, spaces, evaluated, url, nodes, shown)
             _confirm(options, evaluated, folder, shown)
     finally:
         results = publish(folder, samples=options.samples, seeds=options.seeds)
@@ -137,15 +139,15 @@ def _sweep(
     spaces: Spaces,
     evaluated: EvaluatedRun,
     url: str,
-    cluster: dict[str, float],
+    nodes: list[Node],
     shown: Bars,
 ) -> None:
-    gpus = options.gpus if options.gpus is not None else gpu_share(cluster)
-    capacity = _capacity(cluster, options.threads, gpus)
+    claim = task_claim(nodes, options.threads, options.gpus)
+    capacity = _capacity(nodes, claim)
     concurrent = min(options.max_concurrent or capacity, capacity)
     console.print(
         f"{options.samples} candidates of space {options.space}, {concurrent} at a time, "
-        f"{options.threads} CPU and {gpus:g} GPU each"
+        f"{options.threads} CPU and {claim.gpus:g} GPU each"
     )
     with user_errors():
         rows = trial_arrays.remote(*evaluated.task_arguments(), options.fit)
@@ -157,22 +159,20 @@ def _sweep(
         scheduler=options.scheduler,
         seed=options.seed,
         max_concurrent=concurrent,
-        gpus=gpus,
+        gpus=claim.gpus,
     )
     setting = SearchSetting(url, options.fit, options.seeds, options.threads)
     with shown.bar("trials", options.samples, "trials") as bar:
         run_sweep(sweep, setting, rows, bar)
 
 
-def _capacity(cluster: dict[str, float], threads: int, gpus: float) -> int:
-    """Trials that fit the cluster at a time; ResourceError where none does."""
-    capacity = int(cluster.get("CPU", 0) // threads)
-    if gpus:
-        capacity = min(capacity, int(cluster.get("GPU", 0) / gpus))
+def _capacity(nodes: list[Node], claim: Claim) -> int:
+    """Trials that fit the nodes at a time; ResourceError where none does."""
+    capacity = sum(claim.fits(node) for node in nodes)
     if capacity < 1:
         raise ResourceError(
-            f"a trial of {threads} CPUs and {gpus:g} GPUs does not fit into {cluster.get('CPU', 0):g} CPUs "
-            f"and {cluster.get('GPU', 0):g} GPUs; set --threads or --gpus lower"
+            f"a trial of {claim.cpus:g} CPUs and {claim.gpus:g} GPUs fits on none of the {len(nodes)} nodes; "
+            "set --threads or --gpus lower"
         )
     return capacity
 
@@ -186,7 +186,7 @@ def _confirm(options: Search, evaluated: EvaluatedRun, folder: Folder, shown: Ba
         for seed in range(options.seeds)
         if not folder.exists(layout.confirmation(record.number, seed))
     ]
-    task = evaluate_cell.options(num_gpus=gpu_share(ray.cluster_resources()))
+    task = evaluate_cell.options(num_gpus=task_claim(cluster_nodes()).gpus)
     arguments = evaluated.task_arguments()
     running = {
         task.remote(*arguments, "diet", record.candidate, seed, options.fit): (record.number, seed)

@@ -1,4 +1,4 @@
-"""How a stream is, told from its run directory: it may be running elsewhere, or dead."""
+"""The state of a stream, read from its run directory: it may be running elsewhere, or dead."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ from pipelines.runtime.health import health
 
 @dataclass(frozen=True)
 class Status:
-    """Show how a stream is: newest stage, lag, rows per second, drift, what was set aside, who writes it.
+    """Show the state of a stream: newest stage, lag, rows per second, drift, quarantine, who writes it.
 
     $ diet-ray status runs/live
 
@@ -34,13 +34,13 @@ class Status:
     """Print JSON instead of a table."""
 
     def __call__(self) -> None:
-        found = status(Run.read(self.run))
+        state = status(Run.read(self.run))
         if self.json:
-            print(json.dumps(found, indent=1, sort_keys=True))
+            print(json.dumps(state, indent=1, sort_keys=True))
             return
         shown = Table("", "", show_header=False)
-        for name, value in found.items():
-            shown.add_row(name.replace("_", " "), _told(value))
+        for name, value in state.items():
+            shown.add_row(name.replace("_", " "), _text(value))
         Console().print(shown)
 
 
@@ -72,9 +72,9 @@ def status(run: Run) -> dict[str, Any]:
     }
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_told(each)}" for key, each in value.items()) or "nothing"
+        return ", ".join(f"{key} {_text(each)}" for key, each in value.items()) or "nothing"
     if isinstance(value, float):
         return f"{value:,.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

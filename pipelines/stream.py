@@ -12,10 +12,9 @@ from typing import Annotated, Any
 import tyro
 from rich.markup import escape
 
-from actors.cluster import plan
-from actors.connection import connect
 from actors.kafka import SCHEME, KafkaArrivals, KafkaConfig
 from diet_ray import layout
+from diet_ray.distillation.stage import check_reference
 from diet_ray.errors import ConfigError
 from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.log.stream.arrivals import Arrivals, DirectoryArrivals
@@ -29,6 +28,7 @@ from pipelines.runtime.command import option, run_command
 from pipelines.runtime.driver import Driver
 from pipelines.runtime.health import Health
 from pipelines.runtime.micro_blocks import MicroBlocks, Pace
+from pipelines.runtime.placed import place
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.recipe import Recipe, load_recipe
 from pipelines.runtime.stream_guard import StreamGuard
@@ -109,17 +109,16 @@ def stream(options: Stream) -> Run:
     url = absolute(options.run)
     check_source(options.source, url)
     schema, config = load_schema(options.dataset), options.settings.run_config()
+    check_reference(config, fields=len(schema.fields), tasks=len(schema.tasks))
     folder = Folder.at(url)
     with Lease(folder) as lease:
         log = StreamLog.create(folder, schema)
         identity = {**log_identity(log), "stream": pinned(options.stream, url)}
         run = Run.open(url, {**config.model_dump(mode="json"), **identity})
-        cluster = connect()
+        placed = place(options.settings.resources)
         intake = Intake(folder, arrivals(options, schema), schema, options.stream, intake_states(run))
         if options.skip_block:
             console.print(f"{intake.skip():,} rows of the next block are quarantined")
-        placed = plan(cluster, options.settings.resources)
-        console.print(f"{cluster.get('CPU', 0):g} CPUs, {cluster.get('GPU', 0):g} GPUs: {placed.summary()}")
         console.print(f"resuming after stage {run.stage}" if run.stage else "starting with stage 1")
         health = Health(run, json_log=options.json_log)
         pace = Pace(options.poll, options.until_idle)

@@ -4,11 +4,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import ray
 import torch
 
-from actors.cluster import ResourceConfig
+from actors.placement import ResourceConfig
 from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
 from diet_ray.log.prepare import prepare
 from pipelines.distill import distill
@@ -17,6 +18,10 @@ from tests.tiny_run import TINY
 
 # As the actors have it on two cores: sums in another number of threads differ in the last bit.
 torch.set_num_threads(1)
+
+# Tests never time: on a busy machine an example may take ten times as long as on an idle one.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

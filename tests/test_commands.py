@@ -1,15 +1,19 @@
 """The command line: what it accepts, what it says of a mistake."""
 
 import json
+import logging
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import tyro
 
+import diet_ray
+from diet_ray.errors import ConfigError
 from pipelines import cli
 from pipelines.distill import Distill
-from pipelines.runtime.command import option
+from pipelines.runtime.command import guarded, mistake, option
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -25,7 +29,7 @@ def distill_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> Distill:
     return tyro.cli(Distill, args=list(words), default=Distill.defaults())
 
 
-@pytest.mark.parametrize("command", ["prepare", "distill", "evaluate", "search", "train", "inspect"])
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_help_has_an_example(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
@@ -57,9 +61,25 @@ def test_help_has_an_example(
         (("search", "--run", "x", "--samples", "0"), "--samples is 0"),
         (("train", "--run", "nowhere", "--candidate", "dcn", "--out", "y"), "nowhere is not a run"),
         (("inspect", "nowhere"), "nowhere is not a run"),
+        (("prepare", "--dataset", "globo", "--source", "x"), "--out is missing"),
+        (("prepare", "--dataset", "drift", "--check"), "there is nothing to check"),
+        (("prepare", "--dataset", "globo", "--source", "nowhere", "--out", "y"), "nowhere"),
+        (
+            ("prepare", "--dataset", "globo", "--source", "foo://b/x", "--out", "y"),
+            "foo://b/x: there is no st",
+        ),
+        (("prepare", "--dataset", "globo", "--source", "s3://b/x", "--out", "y"), "'diet-ray[s3]'"),
+        (("distill", "--data", "gs://b/x", "--run", "y"), "gs://b/x: the driver for gs://"),
+        (("distill", "--data", "x", "--run", "y", "--width", "8"), "--width is now called --dim"),
+        (("distill", "--data", "x", "--run", "y", "--reference.beside=dcn"), "called --reference.ensemble"),
+        (("stream", "--method.boundary.no-carry"), "is now called --method.boundary.realign"),
+        (("distill", "--data", "file.txt", "--run", "y"), "file.txt"),
+        (("prepare", "--dataset", "drift", "--out", "file.txt/out"), "file.txt"),
+        (("prepare", "--dataset", "drift", "--out", "file.txt"), "file.txt: Not a directory"),
+        (("prepare", "--dataset", "drift", "--out", "/proc/nowhere"), "cannot use /proc/nowhere"),
     ],
 )
-def test_a_mistake_is_told_in_a_line_without_traceback(
+def test_a_mistake_is_one_sentence_without_traceback(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
@@ -67,9 +87,12 @@ def test_a_mistake_is_told_in_a_line_without_traceback(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.txt").touch()
+    monkeypatch.setattr("actors.connection.connect", lambda: pytest.fail("Ray was started for a mistake"))
     assert run(monkeypatch, *words) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error:") and message in told and "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert printed.startswith("error:") and message in printed and "Traceback" not in printed
+    assert printed.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -100,6 +123,92 @@ def test_options_override_the_recipe_which_overrides_the_defaults(monkeypatch: p
     assert config.ratio == 0.03
     assert config.dim == 16  # of the recipe
     assert config.method.inner.horizon == 20  # of the defaults
+
+
+IMPORTED = """
+import sys
+import pipelines.cli
+heavy = [name for name in ("ray", "torch", "pandas", "matplotlib", "pyarrow") if name in sys.modules]
+assert not heavy, heavy
+try:
+    pipelines.cli.main(["prepare", "--help"])
+except SystemExit as ended:
+    assert not ended.code
+heavy = [name for name in ("ray", "torch", "matplotlib") if name in sys.modules]
+assert not heavy, heavy
+"""
+
+
+def test_help_imports_neither_ray_nor_torch() -> None:
+    """They take seconds."""
+    done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+
+
+def test_the_commands_are_listed_with_the_version(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--help") == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {name} " in printed for name in cli.COMMANDS)
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"diet-ray {diet_ray.__version__}\n"
+
+
+@pytest.mark.parametrize("words", [(), ("destil",), ("--log-level", "loud", "status", "x"), ("--log-level",)])
+def test_what_is_no_command_ends_with_two(monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
+    assert run(monkeypatch, *words) == 2
+
+
+@pytest.mark.parametrize(("level", "shown"), [("debug", True), ("warning", False)])
+def test_the_log_level_is_that_of_our_modules(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, level: str, shown: bool
+) -> None:
+    """In debug, a mistake shows where it was raised."""
+    assert run(monkeypatch, "--log-level", level, "status", "nowhere") == 2
+    assert ("the error was raised here" in caplog.text) == shown
+    assert not logging.getLogger("fsspec").isEnabledFor(logging.INFO)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            PermissionError(13, "Permission denied", "/data/log.csv"),
+            "cannot use /data/log.csv: Permission denied",
+        ),
+        (
+            OSError(28, "No space left on device", b"/data/out"),
+            "/data/out: No space left on device",
+        ),
+        (OSError("the server has gone\nand more"), "OSError: the server has gone"),
+        (ConfigError("ratio: too large"), "ratio: too large"),
+        (type("NoCredentialsError", (Exception,), {"__module__": "botocore.exceptions"})("no key"), "no key"),
+        (KeyError("a bug"), None),
+        (ValueError("a bug"), None),
+    ],
+)
+def test_a_users_or_systems_error_has_a_sentence_and_a_bug_none(error: Exception, says: str | None) -> None:
+    said = mistake(error)
+    assert said is None if says is None else said is not None and said.endswith(says)
+
+
+def test_an_interrupt_says_how_to_resume(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise KeyboardInterrupt
+
+    assert guarded(work) == 130
+    assert "committed stages are kept; rerun the same command to resume" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_gone_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+    words = [
+        sys.executable,
+        "-c",
+        "from pipelines.runtime.command import *; guarded(lambda: [print() for _ in range(10**6)] and 0)",
+    ]
+    done = subprocess.run(["bash", "-c", '"$@" | head -1', "-", *words], capture_output=True, text=True)
+    assert done.stderr == ""
 
 
 def test_an_option_is_found_in_both_its_forms() -> None:

@@ -96,8 +96,8 @@ def test_a_block_that_changed_is_named_when_it_is_read(
 @pytest.mark.parametrize(
     ("manifest", "says"),
     [
-        ('{"format": 99}', "is of another format; this version reads format 1"),
-        ("[]", "is of another format"),
+        ('{"format": 99}', "has an unsupported format version; this version of diet_ray reads 1"),
+        ("[]", "has an unsupported format version"),
         ('{"format": 1, "na', "is not valid JSON"),
     ],
 )

@@ -1,15 +1,23 @@
 """One cell of the comparison, by every method, without Ray."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+import diet_ray
+from diet_ray import layout
 from diet_ray.config import CandidateConfig, TrainingConfig
 from diet_ray.distillation.stage import new_reference
 from diet_ray.errors import ConfigError
 from diet_ray.evaluation.cell import METHODS, REDUCED, CellResult, Method, Setting, run_cell
+from diet_ray.evaluation.evaluator import Evaluator
+from diet_ray.log.batches import joined
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import Examples
+from diet_ray.runs.state import RunState
 from diet_ray.training.checkpoint import to_bytes
+from diet_ray.training.embedding import embed_rows
 from diet_ray.training.learning import learn_block, new_recommender
 from tests.tiny_run import FIT, TINY
 
@@ -87,3 +95,19 @@ def test_a_cell_is_a_function_of_its_seed(drift_log: str, checkpoint: bytes) -> 
 def test_a_method_that_needs_a_checkpoint_says_so(drift_log: str) -> None:
     with pytest.raises(ConfigError, match="warmup needs a committed checkpoint"):
         cell(PreparedLog.open(drift_log), "warmup", None)
+
+
+def test_newest_draws_its_rows_from_the_newest_block_and_as_many_as_the_memory_has(
+    drift_log: str, tmp_path: Path
+) -> None:
+    run = diet_ray.distill(drift_log, str(tmp_path / "run"), TINY)
+    log = PreparedLog.open(drift_log)
+    evaluator = Evaluator(RunState(log, run.folder, TINY), run.folder.root)
+    rows = evaluator.reduced_rows("newest", seed=0)
+    stored = evaluator.state.stored_rows(layout.baseline_rows("newest", 0))
+    assert set(stored.stage_N.tolist()) == {3}
+    assert rows.rows == run.records[-1].metrics.memory.rows
+    newest = embed_rows(evaluator.state.checkpoint(3), joined(list(log.chunks(log.block(3)))))
+    of_block = {row.numpy().tobytes() for row in newest.emb_NFD}
+    assert all(row.numpy().tobytes() in of_block for row in rows.emb_NFD)
+    assert not torch.equal(rows.emb_NFD, evaluator.reduced_rows("newest", seed=1).emb_NFD)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from actors.cluster import ResourceConfig
+from actors.placement import ResourceConfig
 from diet_ray.config import CandidateConfig
 from diet_ray.distillation.baselines import random_rows
 from diet_ray.distillation.memory import Memory, fuse

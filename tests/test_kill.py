@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from actors.cluster import ResourceConfig
+from actors.placement import ResourceConfig
 from diet_ray.config import RunConfig
 from pipelines.distill import distill
 from tests.kill_harness import finish, kill_when, start

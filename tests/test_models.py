@@ -135,6 +135,7 @@ def test_linear_layers_start_xavier_normal_with_bias_zero(name: str) -> None:
     for weight in large:
         assert weight.std().item() == pytest.approx((2 / sum(weight.shape)) ** 0.5, rel=0.1)
         assert abs(weight.mean().item()) < 0.1 * weight.std().item()
+        assert weight.abs().max() > 2.5 * weight.std()  # a uniform distribution ends at 1.73
 
 
 def test_other_parameters_start_as_published() -> None:
@@ -153,6 +154,11 @@ def test_other_parameters_start_as_published() -> None:
     assert deviation(y_FK) == pytest.approx((2 / (50 + 40)) ** 0.5, rel=0.1)
     context = FinalMLP(2, 4096, hidden1=(2,), hidden2=(2,), gate_hidden=(2,)).select1.context
     assert deviation(context) == pytest.approx(0.01, rel=0.1) and context.shape == (1, 4096)
+
+
+def test_a_ranking_model_has_one_member() -> None:
+    built = build_model(ModelConfig(options=SMALL["dcn"]), fields=3, dim=4, tasks=2, seed=0)
+    assert built.members() == [built]
 
 
 def test_finalnet_gate_starts_at_one() -> None:
@@ -255,6 +261,7 @@ def test_rows_of_examples_are_taken_and_cut_in_order() -> None:
     )
     moved = whole.to(torch.device("meta"))
     assert {part.device.type for part in moved} == {"meta"}
+    assert [part.shape for part in moved] == [part.shape for part in whole]
 
 
 def test_predictions_are_made_in_evaluation_mode_and_do_not_depend_on_the_pieces() -> None:
@@ -288,3 +295,17 @@ def test_a_batch_norm_uses_its_running_statistics_for_one_row_only() -> None:
     assert [part.training for part in model] == [True, False, True]
     train_mode(model, 2)
     assert all(part.training for part in model)
+
+
+def test_the_smallest_sizes_are_possible() -> None:
+    sizes: dict[str, dict[str, Any]] = {
+        "dcn": {"cross_layers": 1, "hidden": (1,)},
+        "dcnv2": {"cross_layers": 1, "hidden": (1,), "low_rank": True, "experts": 1, "rank": 1},
+        "finalnet": {"hidden": (2,)},
+        "finalmlp": {"hidden1": (1,), "hidden2": (1,), "gate_hidden": (1,)},
+        "wukong": {"layers": 1, "half": 1, "projection": 1, "interaction_hidden": (1,), "hidden": (1,)},
+    }
+    for name, options in sizes.items():
+        head = HeadConfig(experts=1, expert_hidden=(1,), gate_hidden=(1,), tower_hidden=(1,))
+        config = ModelConfig(name=name, options=options, head=head)
+        assert build_model(config, fields=1, dim=1, tasks=1, seed=0)(torch.randn(3, 1, 1)).shape == (3, 1)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from diet_ray.config import ReferenceConfig
+import diet_ray
+from diet_ray.config import ReferenceConfig, RunConfig
 from diet_ray.errors import ConfigError
 from diet_ray.models.backbone import Backbone, build_backbone
 from diet_ray.models.derivatives import check_reference_model
@@ -253,3 +254,14 @@ def test_a_model_without_a_derivative_of_the_method_is_a_candidate_only(name: st
     build(f"own_faulty_backbone:{name}")
     with pytest.raises(ConfigError, match=f"own_faulty_backbone:{name} cannot be a reference, .* no {says}"):
         check_reference_model(ModelConfig(name=f"tests.own_faulty_backbone:{name}"), fields=3, dim=4, tasks=2)
+
+
+@pytest.mark.parametrize("name", ["WrongShape", "NoForwardMode"])
+def test_a_faulty_reference_is_refused_before_a_run_is_created(
+    drift_log: str, tmp_path: Path, name: str
+) -> None:
+    module = "own_backbone" if name == "WrongShape" else "own_faulty_backbone"
+    config = RunConfig(dim=4, reference=ReferenceConfig(name=f"tests.{module}:{name}", ensemble=()))
+    with pytest.raises(ConfigError, match=name):
+        diet_ray.distill(drift_log, str(tmp_path / "run"), config)
+    assert not (tmp_path / "run").exists()

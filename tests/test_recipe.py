@@ -55,3 +55,24 @@ def test_a_wrong_file_is_refused_by_naming_the_key(tmp_path: Path, text: str, me
 def test_an_unknown_recipe_is_refused_by_naming_those_there_are() -> None:
     with pytest.raises(ConfigError, match="no config 'glbo': use one of demo, globo, kuairand, paper"):
         load_recipe("glbo")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("ratio: 0.1\n# für alle\n".encode("latin-1"), r"mine\.yaml is not UTF-8 \(line 2\)"),
+        ("ratio: 0.1\n".encode("utf-16"), r"mine\.yaml is not UTF-8 \(line 1\)"),
+        (b"ratio: [0.1\n", r"mine\.yaml is not YAML: line 2: "),
+        (b"ratio: \x00\n", r"mine\.yaml is not YAML"),
+        (b"ratio: 2020-13-45\n", r"mine\.yaml is not YAML: month must be"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_its_line(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "mine.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=says):
+        load_recipe(str(tmp_path / "mine.yaml"))
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes("ratio: 0.1\n".encode("utf-8-sig"))
+    assert load_recipe(str(tmp_path / "mine.yaml")).ratio == 0.1

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.cluster import ResourceConfig
+from actors.placement import ResourceConfig
 from diet_ray import layout
 from diet_ray.config import RunConfig
 from diet_ray.errors import RunError

@@ -161,6 +161,9 @@ def test_a_pareto_front_by_hand() -> None:
     assert pareto_front(cost, quality) == [4, 0, 3]
 
 
-def test_the_command_writes_where_it_is_told(run_dir: str, tmp_path: Path) -> None:
-    Report(run_dir, out=str(tmp_path / "a/page.html"))()
-    assert read((tmp_path / "a/page.html").read_text()).headings[-1] == "Settings"
+def test_the_command_writes_a_file_or_into_a_folder(run_dir: str, tmp_path: Path) -> None:
+    (tmp_path / "pages").mkdir()
+    for out, written in (("a/page.html", "a/page.html"), ("pages", "pages/report.html")):
+        Report(run_dir, out=str(tmp_path / out))()
+        assert read((tmp_path / written).read_text()).headings[-1] == "Settings"
+    assert [path.name for path in (tmp_path / "pages").iterdir()] == ["report.html"]

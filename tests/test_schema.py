@@ -89,6 +89,8 @@ def test_a_bare_on_in_yaml_is_the_key_on() -> None:
         ({"fields": ["user_id", "clicked"]}, "share the name clicked"),
         ({"fields": ["user_id", "ts"]}, "share the name ts"),
         ({"tasks": [{"name": "liked", "at_least": 4, "equals": 5}]}, "tasks.0: .*not both"),
+        ({"fields": ["user_id", False]}, "fields.1: YAML reads a bare yes, no, on or off as False"),
+        ({"missing": [None]}, "missing: YAML reads a bare word as None; put the text in quotation marks"),
         ({"tasks": [f"task{n}" for n in range(9)]}, "tasks: .*at most 8"),
         ({"where": [{"column": "rating"}]}, "where.0: .*exactly one of at_least, at_most, equals"),
         ({"where": [{"column": "rating", "at_least": 1, "at_most": 2}]}, "where.0: .*exactly one"),

@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 import diet_ray
-from actors.cluster import ResourceConfig
-from diet_ray.config import RunConfig
+from actors.placement import ResourceConfig
+from diet_ray.config import OF_LOG, RunConfig
 from diet_ray.errors import ConfigError
 from diet_ray.log.stream.log import StreamConfig
-from diet_ray.runs.run import OF_LOG, Run
+from diet_ray.runs.run import Run
 from pipelines.runtime.recipe import Recipe, load_recipe
 from pipelines.stream import Stream, stream
 
@@ -88,6 +88,11 @@ def test_a_stream_resumes_to_the_same_memory(ray_here: None, stored: Path) -> No
     )
     assert done.stage == 6
     assert_same_memory(run / "memory/0006/memory.parquet", stored / "expected/stream_memory.parquet")
+
+
+def test_the_config_of_a_run_is_a_recipe(stored: Path) -> None:
+    recipe = load_recipe(str(stored / "run/config.yaml"))
+    assert recipe.run_config() == settings(stored / "run")
 
 
 def test_a_recipe_with_an_old_key_is_refused_with_the_new_name(stored: Path) -> None:

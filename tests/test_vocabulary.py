@@ -1,5 +1,7 @@
 """An id keeps its row, and nothing later than a block shows in its encoding."""
 
+from collections import Counter
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diet_ray.errors import DataError
-from diet_ray.log.vocabulary import HashedEncoder, Vocabulary
+from diet_ray.log.vocabulary import HashedEncoder, Vocabulary, counted, merged_counts
 
 Blocks = list[dict[str, int]]
 blocks_of_counts = st.lists(
@@ -56,6 +58,39 @@ def test_new_ids_follow_by_count_then_id_whatever_their_order() -> None:
     for order in ([0, 1, 2, 3], [3, 2, 1, 0]):
         increment = Vocabulary().grow(table.take(order), min_count=2)
         assert increment.to_pydict() == {"id": ["b", "a", "c"], "row": [1, 2, 3]}
+
+
+def test_numbers_follow_by_value_before_text() -> None:
+    """As version 0.1.0 had it where a file stored them as int64."""
+    ids = ["10", "9", "-1", "-10", "007", "a", "0", str(2**63), str(-(2**63)), "9" * 39, "-0"]
+    increment = Vocabulary().grow(counts(dict.fromkeys(ids, 1)), min_count=1)
+    numbers = [str(-(2**63)), "-10", "-1", "0", "9", "10", str(2**63)]
+    assert increment["id"].to_pylist() == [*numbers, "-0", "007", "9" * 39, "a"]
+
+
+def test_an_increment_of_version_0_1_0_holds_whole_numbers_as_such() -> None:
+    vocabulary = Vocabulary()
+    vocabulary.extend(pa.table({"id": pa.array([7, -3]), "row": pa.array([1, 2], pa.int32())}))
+    vocabulary.extend(pa.table({"id": ["x"], "row": pa.array([3], pa.int32())}))
+    assert vocabulary.encode(pa.array(["x", "7", "-3", None])).tolist() == [3, 1, 2, 0]
+
+
+@given(blocks=blocks_of_counts, wanted=st.lists(st.sampled_from("abcdefghijk")))
+def test_a_vocabulary_of_wanted_ids_encodes_those_alike(blocks: Blocks, wanted: list[str]) -> None:
+    whole, some, ids = Vocabulary(), Vocabulary(pa.array(wanted, pa.string())), pa.array(list("abcdefghijk"))
+    for block in blocks:
+        some.extend(whole.grow(counts(block), min_count=1))
+    assert some.rows == whole.rows
+    kept = np.isin(ids.to_pylist(), wanted)
+    assert some.encode(ids).tolist() == np.where(kept, whole.encode(ids), 0).tolist()
+
+
+@given(st.lists(st.lists(st.one_of(st.none(), st.sampled_from("abcd"))), max_size=6))
+def test_counts_of_parts_add_up_to_those_of_the_whole(parts: list[list[str | None]]) -> None:
+    total = merged_counts(counted(pa.array(part, pa.string())) for part in parts)
+    ids = [id for part in parts for id in part if id is not None]
+    assert dict(zip(total["id"].to_pylist(), total["count"].to_pylist(), strict=True)) == Counter(ids)
+    assert (total["id"].type, total["count"].type) == (pa.string(), pa.int64())
 
 
 @pytest.mark.parametrize("ids", [[7, None, 8, 9], ["7", None, "8", "9"]])

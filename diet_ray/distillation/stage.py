@@ -14,6 +14,7 @@ from diet_ray.distillation.memory import Memory, MemorySchema, fuse
 from diet_ray.distillation.realignment import affine_maps, realign
 from diet_ray.log.dataset import EncodedLog
 from diet_ray.models.base import DenseModel
+from diet_ray.models.derivatives import check_reference_model
 from diet_ray.models.ensemble import Ensemble
 from diet_ray.models.examples import Examples, dense_params, loss_of
 from diet_ray.models.registry import build_model
@@ -31,6 +32,16 @@ def memory_schema(log: EncodedLog, config: RunConfig) -> MemorySchema:
 def memory_rows(config: RunConfig, history_rows: int) -> int:
     """Rows of memory after `history_rows` rows of history."""
     return round(config.ratio * history_rows)
+
+
+def check_reference(config: RunConfig, *, fields: int, tasks: int) -> None:
+    """Try each model of the reference on a small batch, before a run is created.
+
+    Raises:
+        ConfigError: naming the model that cannot be built, or lacks a derivative that the method takes.
+    """
+    for member in config.reference.members():
+        check_reference_model(member, fields=fields, dim=config.dim, tasks=tasks)
 
 
 def new_reference(log: EncodedLog, config: RunConfig, *purpose: object) -> Ensemble:

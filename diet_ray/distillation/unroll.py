@@ -1,6 +1,6 @@
 """The inner loop and the meta-gradient through its last steps (eqs. 18-19; RaT-BPTT, arXiv 2311.07025).
 
-Shape suffixes: N rows, S inner steps, B inner batch.
+Shape suffixes: N rows, M rows of one inner loop, S inner steps, B inner batch.
 """
 
 from typing import NamedTuple, Protocol
@@ -114,13 +114,25 @@ def meta_gradient(
 ) -> MetaGradient:
     """Differentiate the loss after the inner loop in the memory rows of its last `window` steps.
 
-    The loss is the mean over `targets`.
-    The memory row (embedding, logits) enters the inner loop as an example with soft label sigmoid(logits).
+    A memory row (embedding, logits) enters the inner loop as an example with soft label sigmoid(logits). Only
+    the rows that `order_SB` names are touched, so time and memory do not grow with the memory (eq. 21).
+
+    Args:
+        loss: per example.
+        params: where the inner loop starts.
+        emb_NFD: embeddings of the memory.
+        logit_NT: logits of the memory.
+        order_SB: rows of each inner step.
+        window: number of last steps that are differentiated.
+        optimiser: of the inner loop.
+        targets: the outer loss is the mean over them.
     """
-    emb, logit = emb_NFD.detach().clone().requires_grad_(), logit_NT.detach().clone().requires_grad_()
+    rows_M, local_SB = order_SB.unique(return_inverse=True)
+    emb, logit = (part[rows_M].detach().requires_grad_() for part in (emb_NFD, logit_NT))
     untracked = max(0, len(order_SB) - window)
-    final = inner_loop(loss, params, Examples(emb, logit.sigmoid()), order_SB, optimiser, untracked=untracked)
+    examples = Examples(emb, logit.sigmoid())
+    final = inner_loop(loss, params, examples, local_SB, optimiser, untracked=untracked)
     outer = loss(final, targets).mean()
     emb_grad, logit_grad = torch.autograd.grad(outer, (emb, logit))
-    rows_N = order_SB[untracked:].unique()
-    return MetaGradient(rows_N, emb_grad[rows_N], logit_grad[rows_N], outer.item())
+    window_M = local_SB[untracked:].unique()
+    return MetaGradient(rows_M[window_M], emb_grad[window_M], logit_grad[window_M], outer.item())

@@ -21,10 +21,10 @@ from diet_ray.training.metrics import Scores
 from diet_ray.training.recommender import Recommender
 from diet_ray.training.rehearsal import Rehearsal
 
-Method = Literal["cold", "warmup", "random", "kmeans", "el2n", "diet", "full"]
+Method = Literal["cold", "warmup", "newest", "random", "kmeans", "el2n", "diet", "full"]
 METHODS: tuple[Method, ...] = get_args(Method)
 WITHOUT_TABLES = ("cold", "full")
-REDUCED = ("random", "kmeans", "el2n", "diet")
+REDUCED = ("newest", "random", "kmeans", "el2n", "diet")
 
 
 class Setting(NamedTuple):
@@ -114,7 +114,7 @@ def run_cell(
         seed: of initial weights and of the order of batches.
         setting: what all cells share; its rehearsal weight must have been chosen where rows are rehearsed.
         checkpoint: the newest of the reference, for every method but cold and full.
-        reduced: the rows of random, kmeans, el2n or diet.
+        reduced: the rows of a method in REDUCED.
 
     Returns:
         The trained recommender and the cell's result.

@@ -90,14 +90,20 @@ class Evaluator:
         return fit.model_copy(update={"rehearsal_weight": choice["weight"]})
 
     def reduced_rows(self, method: Method, seed: int) -> Examples:
-        """The memory, or as many rows of each block by a baseline, with the teacher's soft labels."""
+        """The memory, or as many rows by a baseline, with the teacher's soft labels.
+
+        `newest` draws all of them at random from the newest block: the control for everything that a memory
+        does beyond that. The other baselines draw from each block.
+        """
         if method == "diet":
             return self.state.stored_rows(layout.memory(len(self.log.history))).examples()
-        # A seed varies the choice of random and k-means rows; EL2N's is not random.
+        # A seed varies every choice but that of EL2N, which is not random.
         path = layout.baseline_rows(method, None if method == "el2n" else seed)
         if self.folder.exists(path):
             return self.state.stored_rows(path).examples()
-        parts = [self._selected(method, stage, seed) for stage in range(1, len(self.log.history) + 1)]
+        stages = len(self.log.history)
+        chosen = range(stages, stages + 1) if method == "newest" else range(1, stages + 1)
+        parts = [self._selected(method, stage, seed) for stage in chosen]
         rows = Memory(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
         table = to_arrow(rows, memory_schema(self.log, self.config), reference=method)
         self.folder.write_parquet(path, table)
@@ -128,7 +134,9 @@ class Evaluator:
         block = self.log.block(stage)
         cache = Folder.at(f"{self.url}/{layout.scores(stage)}")
         scorer = LocalScorer(PartScorer(self.state.checkpoint(stage), self.log, block, cache))
-        rows, draw = memory_rows(self.config, block.rows), numpy_generator(seed, method, stage)
+        history = self.log.history if method == "newest" else [block]
+        rows = memory_rows(self.config, sum(each.rows for each in history))
+        draw = numpy_generator(seed, method, stage)
         row_N: np.ndarray
         if method == "el2n":
             row_N = el2n_rows(scorer, rows, self.config.method.boundary.quantile)

@@ -30,17 +30,17 @@ def joined(parts: list[EncodedRows]) -> EncodedRows:
 
 def rechunked(chunks: Iterable[EncodedRows], rows: int) -> Iterator[EncodedRows]:
     """Yield the same rows in pieces of exactly `rows`, the last one shorter."""
-    held: list[EncodedRows] = []
+    pending: list[EncodedRows] = []
     missing = rows
     for chunk in chunks:
         while chunk.rows >= missing:
-            yield joined([*held, chunk.take(slice(0, missing))])
-            chunk, held, missing = chunk.take(slice(missing, None)), [], rows
+            yield joined([*pending, chunk.take(slice(0, missing))])
+            chunk, pending, missing = chunk.take(slice(missing, None)), [], rows
         if chunk.rows:
-            held.append(chunk)
+            pending.append(chunk)
             missing -= chunk.rows
-    if held:
-        yield joined(held)
+    if pending:
+        yield joined(pending)
 
 
 def shuffled_batches(
@@ -49,8 +49,8 @@ def shuffled_batches(
     """Yield batches of `batch_size` (the last one shorter), shuffled within windows of `buffer_rows`.
 
     A window of one row keeps the order of the stream; a block that fits into one window is permuted as a
-    whole. The result depends on the order of the rows
-    and on the other arguments, not on how the rows were cut into chunks. Holds two windows in memory.
+    whole. The result depends on the order of the rows and on the other arguments, not on how the rows were
+    cut into chunks. Needs memory for two windows.
     """
     if buffer_rows > 1:
         windows = rechunked(chunks, buffer_rows)

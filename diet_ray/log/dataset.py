@@ -67,12 +67,12 @@ class EncodedLog(ABC):
 
     def rows(self, block: Block, wanted: np.ndarray) -> EncodedRows:
         """The rows with the (ascending) numbers `wanted` within the block."""
-        found, first = [], 0
+        chosen, first = [], 0
         for chunk in self.chunks(block):
             low, high = np.searchsorted(wanted, [first, first + chunk.rows])
-            found.append(chunk.take(wanted[low:high] - first))
+            chosen.append(chunk.take(wanted[low:high] - first))
             first += chunk.rows
-        return EncodedRows(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+        return EncodedRows(*(np.concatenate(arrays) for arrays in zip(*chosen, strict=True)))
 
     def _part(self, part: Part) -> Iterator[EncodedRows]:
         path = self.folder / part.stamp.path
@@ -111,7 +111,7 @@ class PreparedLog(EncodedLog):
 
     @classmethod
     def open(cls, url: str) -> "PreparedLog":
-        """DataError where there is no manifest, it is of another format, or time runs backwards in it."""
+        """DataError where the manifest is absent or unsupported, or time runs backwards in it."""
         folder = Folder.at(url)
         if not folder.exists(MANIFEST):
             raise DataError(
@@ -119,7 +119,7 @@ class PreparedLog(EncodedLog):
             )
         content, manifest = folder.read(MANIFEST), folder.read_json(MANIFEST)
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise DataError(f"{folder / MANIFEST} is of another format; this version reads format {FORMAT}")
+            raise DataError(unsupported(folder / MANIFEST, FORMAT))
         log = cls(folder, manifest, hashlib.sha256(content).hexdigest())
         check_time_order(list(log.blocks.values()))
         return log
@@ -140,6 +140,10 @@ def label_rates(block: Block, tasks: tuple[str, ...]) -> dict[str, float]:
     }
 
 
+def unsupported(path: str, version: int) -> str:
+    return f"{path} has an unsupported format version; this version of diet_ray reads {version}"
+
+
 def check_time_order(blocks: list[Block]) -> None:
     for earlier, later in pairwise(blocks):
         if later.min_ts < earlier.max_ts:
@@ -154,10 +158,10 @@ def plain_block(block: Block) -> dict[str, Any]:
     return {**block._asdict(), "parts": parts}
 
 
-def parse_block(found: dict[str, Any]) -> Block:
+def parse_block(plain: dict[str, Any]) -> Block:
     """A block as `plain_block` wrote it."""
-    parts = tuple(Part(FileStamp(**p["stamp"]), p["rows"], p["first"]) for p in found["parts"])
-    groups = {int(group): rows for group, rows in found["label_groups"].items()}
+    parts = tuple(Part(FileStamp(**p["stamp"]), p["rows"], p["first"]) for p in plain["parts"])
+    groups = {int(group): rows for group, rows in plain["label_groups"].items()}
     return Block(
-        **{**found, "table_rows": tuple(found["table_rows"]), "label_groups": groups, "parts": parts}
+        **{**plain, "table_rows": tuple(plain["table_rows"]), "label_groups": groups, "parts": parts}
     )

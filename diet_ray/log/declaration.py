@@ -3,7 +3,7 @@
 import codecs
 import re
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -53,7 +53,7 @@ class TimeConfig(Strict):
 
 
 def _check_format(form: str) -> None:
-    moment = datetime(2021, 12, 31, 23, 59, 58)
+    moment = datetime(2021, 12, 31, 23, 59, 58, tzinfo=UTC)
     try:
         again = datetime.strptime(moment.strftime(form), form)
     except (ValueError, re.error) as wrong:
@@ -158,8 +158,8 @@ class FilesConfig(Strict):
     ] = "auto"
     separator: Annotated[str, BeforeValidator(_separator)] = "auto"  # a tab for .tsv, else a comma
     columns: tuple[str, ...] | None = None  # names, where the text files have no header
-    # Encloses cells. auto: '"', but a cell that runs on over lines which look like rows of their own is refused,
-    # as is every cell with a line break in .tsv; "none": a quotation mark is a character like any other.
+    # Encloses cells. none: a quotation mark is a character like any other. auto: '"', but a cell of several
+    # lines is malformed where they look like rows of their own, and always where tabs separate the cells.
     quote: Annotated[str, BeforeValidator(_quote)] = "auto"
 
     @model_validator(mode="after")

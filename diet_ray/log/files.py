@@ -21,17 +21,19 @@ NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 def log_files(source: str, schema: LogSchema) -> list[str]:
     """URLs of the files that hold the rows of a log, in order of name; DataError where there is none."""
-    found = source_files(source, schema.files.patterns)
-    sides = {path for side in schema.join for path in _side_paths(source, side.files)}
-    rows = [path for path in found if path not in sides] if schema.files.patterns == "auto" else found
-    if not rows:
+    urls = source_files(source, schema.files.patterns)
+    if schema.files.patterns == "auto":
+        sides = side_urls(source, schema)
+        urls = [url for url in urls if url not in sides]
+    if not urls:
         raise DataError(f"{source} holds side tables only: {', '.join(side.files for side in schema.join)}")
-    return rows
+    return urls
 
 
-def _side_paths(source: str, pattern: str) -> list[str]:
+def side_urls(source: str, schema: LogSchema) -> set[str]:
+    """The files of all side tables."""
     folder = side_folder(source)
-    return [url_of(folder, path) for path in matching_files(folder, (pattern,))]
+    return {url_of(folder, path) for side in schema.join for path in matching_files(folder, (side.files,))}
 
 
 def side_folder(source: str) -> Folder:
@@ -41,7 +43,7 @@ def side_folder(source: str) -> Folder:
 
 
 def source_files(source: str, patterns: Patterns) -> list[str]:
-    """URLs of files below `source` (or the one file it is) in order of name; DataError where there is none."""
+    """URLs of files below `source` (or of itself) in order of name; DataError where there is none."""
     folder = Folder.at(source)
     if folder.fs.isfile(folder.root):
         return [source]
@@ -68,12 +70,12 @@ def ignored_files(source: str, schema: LogSchema) -> list[str]:
     if folder.fs.isfile(folder.root):
         return []
     read = {*source_files(source, schema.files.patterns)}
-    read |= {path for side in schema.join for path in _side_paths(source, side.files)}
+    read |= side_urls(source, schema)
     return [name for name, path in _visible(folder) if url_of(folder, path) not in read]
 
 
 def matching_files(folder: Folder, patterns: Patterns) -> list[str]:
-    """Paths below a folder in order of name; hidden and unfinished ones left out, one that is there twice once."""
+    """Paths below a folder in order of name, without hidden and unfinished ones; a linked file once."""
     visible = _once(folder, _visible(folder))
     if patterns != "auto":
         return [path for name, path in visible if any(_matches(name, pattern) for pattern in patterns)]
@@ -94,7 +96,7 @@ def _visible(folder: Folder) -> list[tuple[str, str]]:
 
 
 def _is_hidden(part: str) -> bool:
-    """As Spark, Hive and Arrow have it: .ipynb_checkpoints, _temporary, _SUCCESS; but not a partition _day=1."""
+    """As Spark, Hive and Arrow have it: .ipynb_checkpoints, _temporary; but not a partition _day=1."""
     return part.startswith(".") or (part.startswith("_") and "=" not in part)
 
 

@@ -2,7 +2,8 @@
 
 A block's increment (columns id, row) is a file per field; what a process holds is the distinct ids of one
 field in one block, or those of one slice. The next bottleneck is reading all increments for each slice: past
-1e8 ids a field, hash. Shape suffixes: N rows, K ids.
+1e8 ids a field, hash. Shape suffixes: N rows, K known ids,
+D distinct ids.
 """
 
 from collections.abc import Iterable, Iterator
@@ -84,13 +85,11 @@ def increment_path(block: str, field: str) -> str:
 
 
 class SliceVocabulary:
-    """The known ids among those of one slice; a log.vocabulary.Encoder for the slice's rows."""
+    """The known ids among those of a few slices; a log.vocabulary.Encoder for their rows."""
 
-    def __init__(
-        self, folder: Folder, field: str, blocks: Iterable[str], ids: pa.Array | pa.ChunkedArray
-    ) -> None:
-        """blocks: those whose ids are known, in order of time; ids: of the slice, others encode to row 0."""
-        wanted = text_of(ids).unique().drop_null()
+    def __init__(self, folder: Folder, field: str, blocks: Iterable[str], ids: list[pa.Array]) -> None:
+        """blocks: those whose ids are known, in order of time; ids: of the slices, others encode to row 0."""
+        wanted = pa.concat_arrays(ids).unique().drop_null()
         id_K, row_K = [wanted[:0]], [np.zeros(0, np.int32)]
         self.rows = 1
         for increment in _increments(folder, field, blocks):
@@ -102,8 +101,21 @@ class SliceVocabulary:
 
     def encode(self, ids: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
         """Return the row of each id; 0 for an unknown or missing one; [N]."""
-        place = pc.index_in(text_of(ids), value_set=self.id_K, skip_nulls=True)
-        return self.row_K[place.fill_null(len(self.id_K)).to_numpy()]
+        coded = _coded(ids)
+        unknown = len(self.id_K)
+        place = pc.index_in(coded.dictionary, value_set=self.id_K, skip_nulls=True).fill_null(unknown)
+        row_D = np.append(self.row_K[place.to_numpy()], np.int32(0))
+        return row_D[coded.indices.fill_null(len(row_D) - 1).to_numpy()]
+
+
+def distinct_ids(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Each id once, as text."""
+    return _coded(ids).dictionary
+
+
+def _coded(ids: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
+    array = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+    return array if pa.types.is_dictionary(array.type) else text_of(array).dictionary_encode("mask")
 
 
 def _increments(folder: Folder, field: str, blocks: Iterable[str]) -> Iterator[pa.Table]:

@@ -5,7 +5,7 @@ Shape suffixes: N rows.
 
 from collections import Counter
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,13 +18,16 @@ from diet_ray.log.schema import LogSchema
 from diet_ray.log.source import Chunk
 from diet_ray.log.values.columns import plain
 from diet_ray.log.values.conditions import label, verdict
+from diet_ray.log.values.dates import readings_of
 from diet_ray.log.values.ids import Ids, ids_of, number_text, without_missing
 from diet_ray.log.values.numbers import decimal_of, mask
 from diet_ray.log.values.times import times_of
 
+Rows = TypeVar("Rows", pa.Table, pa.Array)
+NOT_A_TIME = "is missing or not a time"
 EVENT = "event id"  # a column that no field or task is called
 
-# What is counted without setting a row aside.
+# What is counted, but does not cost a row.
 HEADERS = "repeated header lines left out"
 REPEATED = "times in an hour that comes twice, taken as the first"
 SKIPPED = "times that the clock skips, moved to the end of the gap"
@@ -41,15 +44,15 @@ class Faults:
     """The first reason, row by row, why a row cannot be taken."""
 
     def __init__(self, rows: int) -> None:
-        self.reason_N: NDArray[Any] = np.full(rows, None, dtype=object)
+        self.reason_N: NDArray[np.object_] = np.full(rows, None, dtype=object)
 
     def add(self, bad_N: NDArray[np.bool_], reason: str) -> None:
         if bad_N.any():
-            self.reason_N[bad_N & np.equal(self.reason_N, None)] = reason
+            self.reason_N[bad_N & self.none()] = reason
 
     def none(self) -> NDArray[np.bool_]:
         """Which rows have no fault; [N]."""
-        return np.equal(self.reason_N, None).astype(bool)
+        return self.reason_N == np.array(None, dtype=object)
 
 
 def normalise(chunk: Chunk, schema: LogSchema) -> Normalised:
@@ -60,16 +63,21 @@ def normalise(chunk: Chunk, schema: LogSchema) -> Normalised:
     raw = {name: plain(chunk.table[name]) for name in chunk.table.column_names}
     table = pa.table({name: without_missing(column, schema.missing) for name, column in raw.items()})
     faults = Faults(table.num_rows)
-    kept = pa.array(_filtered(table, schema, faults, chunk.path))
-    table, came, row = table.filter(kept), pa.table(raw).filter(kept), chunk.row.filter(kept)
-    faults.reason_N = faults.reason_N[mask(kept)]
+    kept_N = _filtered(table, schema, faults, chunk.path)
+    table, came, row = (_where(rows, kept_N) for rows in (table, pa.table(raw), chunk.row))
+    faults.reason_N = faults.reason_N[kept_N]
     columns, notes = _columns(table, schema, faults, chunk.path)
     notes[HEADERS] = chunk.headers
     rejected = _rejected(chunk, came, row, faults)
     if schema.malformed == "error" and rejected.num_rows:
         raise DataError(_first_fault(rejected, chunk.path))
-    good = pa.array(faults.none())
-    return Normalised(pa.table(columns).filter(good), row.filter(good), rejected, +notes)
+    good_N = faults.none()
+    return Normalised(_where(pa.table(columns), good_N), _where(row, good_N), rejected, +notes)
+
+
+def _where(rows: Rows, wanted_N: NDArray[np.bool_]) -> Rows:
+    """The wanted rows; filtering copies, and mostly all are wanted."""
+    return rows if wanted_N.all() else rows.filter(pa.array(wanted_N))
 
 
 def _filtered(table: pa.Table, schema: LogSchema, faults: Faults, path: str) -> NDArray[np.bool_]:
@@ -77,11 +85,11 @@ def _filtered(table: pa.Table, schema: LogSchema, faults: Faults, path: str) -> 
     kept_N = np.ones(table.num_rows, bool)
     for test in schema.where:
         try:
-            found = verdict(_array(table, test.column), test)
+            result = verdict(_array(table, test.column), test)
         except pa.ArrowException as wrong:
             raise _cannot(path, test.column, "be compared", wrong) from wrong
-        kept_N &= found.passes_N | found.bad_N
-        faults.add(found.bad_N, f"{test.column} is not {found.fault}")
+        kept_N &= result.passes_N | result.bad_N
+        faults.add(result.bad_N, f"{test.column} is not {result.fault}")
     return kept_N
 
 
@@ -89,7 +97,7 @@ def _columns(
     table: pa.Table, schema: LogSchema, faults: Faults, path: str
 ) -> tuple[dict[str, pa.Array], Counter[str]]:
     times = times_of(_array(table, schema.time.column), schema.time, path)
-    faults.add(times.bad_N, f"{schema.time.column} is missing or not a time")
+    faults.add(times.bad_N, f"{schema.time.column} {NOT_A_TIME}")
     columns: dict[str, Any] = {"ts": pa.array(times.ms_N)}
     for field in schema.fields:
         if field.part:
@@ -148,15 +156,19 @@ def _capped(ids: Ids, field: FieldConfig) -> Ids:
 
 def _rejected(chunk: Chunk, came: pa.Table, row: pa.Array, faults: Faults) -> pa.Table:
     """Rows with a fault and rows that could not be read, in their order."""
-    bad = pa.array(~faults.none())
+    bad_N = ~faults.none()
     names = ("file", "row", "reason", "line")
-    kept = {f"{name} of the log" if name in names else name: came[name] for name in came.column_names}
+    came = came.rename_columns(
+        [f"{name} of the log" if name in names else name for name in came.column_names]
+    )
+    faulty = _where(came, bad_N)
     added = {
-        "file": pa.array([chunk.path] * len(row), pa.string()),
-        "row": row,
-        "reason": pa.array(faults.reason_N, pa.string()),
+        "file": pa.array([chunk.path] * faulty.num_rows, pa.string()),
+        "row": _where(row, bad_N),
+        "reason": pa.array(faults.reason_N[bad_N], pa.string()),
     }
-    faulty = pa.table(kept | added).filter(bad)
+    for name, column in added.items():
+        faulty = faulty.append_column(name, column)
     if not chunk.unread:
         return faulty
     rows, lines, reasons = zip(*chunk.unread, strict=True)
@@ -176,5 +188,8 @@ def _first_fault(rejected: pa.Table, path: str) -> str:
     reason = first["reason"]
     cells = {name: value for name, value in first.items() if reason.startswith(f"{name} ")}
     shown = f": {cells}" if cells else f": {first['line']!r}" if first.get("line") else ""
+    if reason.endswith(NOT_A_TIME):
+        texts = [value for value in cells.values() if isinstance(value, str)]
+        shown += "".join(f" ({reading})" for reading in map(readings_of, texts) if reading)
     advice = "set malformed: quarantine in the schema to set such rows aside"
     return f"{path}, row {first['row']}: {reason}{shown}; {advice}"

@@ -9,7 +9,7 @@ manifest is written last: where it is, the log is complete.
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,11 +18,11 @@ import pyarrow as pa
 from diet_ray.errors import DataError
 from diet_ray.log.dataset import FORMAT, MANIFEST, Block, PreparedLog, check_time_order, plain_block
 from diet_ray.log.encoding import EncodedPart, block_of, write_part
-from diet_ray.log.growth import CountFile, CountWriter, GrowPiece, SliceVocabulary, grow
+from diet_ray.log.growth import CountFile, CountWriter, GrowPiece, SliceVocabulary, distinct_ids, grow
 from diet_ray.log.normalise import normalise
 from diet_ray.log.origin import SOURCES, changed_files, digest, plain_record, raw_files, side_files
 from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
-from diet_ray.log.slices import Mapper, Slice, Staged, base_slice, cut_slices, partitioned
+from diet_ray.log.slices import Mapper, Slice, Staged, base_slice, cut_slices, groups_of, partitioned
 from diet_ray.log.source import chunks
 from diet_ray.log.vocabulary import Encoder, HashedEncoder
 from diet_ray.storage import FileStamp, Folder
@@ -54,10 +54,10 @@ class StagedPiece(NamedTuple):
 
 
 class EncodePiece(NamedTuple):
-    """A unit of encoding: a slice."""
+    """A unit of encoding: neighbouring slices of a block that share one look at the vocabulary."""
 
-    slice: Slice
-    part: int
+    slices: tuple[Slice, ...]
+    first: int  # number of the first one's part
     out: str
     schema: dict[str, Any]
 
@@ -193,30 +193,44 @@ def _encode(
 ) -> dict[str, list[EncodedSlice]]:
     """Encode every slice; the results of each block, in order of time."""
     plain = schema.plain()
-    items = [
-        EncodePiece(each, part, out, plain)
-        for of_block in slices.values()
-        for part, each in enumerate(of_block)
-    ]
-    encoded: list[EncodedSlice] = mapper(encode, items, "encoding")
+    items: list[EncodePiece] = []
+    for of_block in slices.values():
+        first = 0
+        for group in groups_of(of_block):
+            items.append(EncodePiece(tuple(group), first, out, plain))
+            first += len(group)
+    encoded = chain.from_iterable(mapper(encode, items, "encoding"))
     return {name: list(group) for name, group in groupby(encoded, key=lambda each: each.part.block)}
 
 
-def encode(piece: EncodePiece) -> EncodedSlice:
-    """Encode one slice into a file below out/blocks, rows in order of time."""
+def encode(piece: EncodePiece) -> list[EncodedSlice]:
+    """Encode each slice into a file below out/blocks, rows in order of time."""
     schema, folder = parse_schema(piece.schema, "prepared"), Folder.at(piece.out)
-    rows = pa.concat_tables([folder.read_parquet(path) for path in piece.slice.paths])
-    block = piece.slice.block
+    tables = [_rows(folder, each, schema) for each in piece.slices]
+    block = piece.slices[0].block
+    encoders = {field: _encoder(folder, schema, field, block, tables) for field in schema.field_names}
+    return [
+        EncodedSlice(
+            write_part(folder, rows, schema, block, part, encoders.__getitem__),
+            tuple(rows[field].null_count for field in schema.field_names),
+        )
+        for part, rows in enumerate(tables, start=piece.first)
+    ]
+
+
+def _rows(folder: Folder, slice_: Slice, schema: LogSchema) -> pa.Table:
+    """The staged rows of a slice, ids as dictionaries: each distinct one is looked up once."""
+    fields = schema.field_names
+    tables = [folder.read_parquet(path, dictionaries=fields) for path in slice_.paths]
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+
+
+def _encoder(folder: Folder, schema: LogSchema, field: str, block: str, tables: list[pa.Table]) -> Encoder:
+    if isinstance(schema.encoder, HashedConfig):
+        return HashedEncoder(schema.encoder.buckets)
     known = [name for name in schema.intervals() if name not in WITHOUT_GROWTH]
     known = known[: known.index(block) + 1] if block in known else known
-
-    def encoder(field: str) -> Encoder:
-        if isinstance(schema.encoder, HashedConfig):
-            return HashedEncoder(schema.encoder.buckets)
-        return SliceVocabulary(folder, field, known, rows[field])
-
-    missing = tuple(rows[field].null_count for field in schema.field_names)
-    return EncodedSlice(write_part(folder, rows, schema, block, piece.part, encoder), missing)
+    return SliceVocabulary(folder, field, known, [distinct_ids(table[field]) for table in tables])
 
 
 def _check_no_block_is_empty(schema: LogSchema, parts: list[Staged]) -> None:

@@ -125,6 +125,8 @@ class LogSchema(Strict):
 
 
 def _named(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"YAML reads a bare yes, no, on or off as {value}; put the name in quotation marks")
     return {"name": value} if isinstance(value, str) else value
 
 

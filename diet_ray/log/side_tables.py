@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diet_ray.errors import DataError
+from diet_ray.log.declaration import FilesConfig
 from diet_ray.log.files import matching_files, side_folder, url_of
 from diet_ray.log.formats.batch import check_unique
 from diet_ray.log.formats.opening import open_table
@@ -25,7 +26,7 @@ class Joined(NamedTuple):
 
 
 def side_tables(source: str, schema: LogSchema) -> list[Joined]:
-    """The side tables of a schema, each held whole by each process. DataError names one that cannot be used."""
+    """The side tables of a schema, whole in memory. DataError names one that cannot be used."""
     folder, tables = side_folder(source), []
     for side in schema.join:
         paths = matching_files(folder, (side.files,))
@@ -41,7 +42,7 @@ def side_tables(source: str, schema: LogSchema) -> list[Joined]:
 @lru_cache(maxsize=4)
 def _read(versions: tuple[tuple[str, str], ...], on: str, schema: LogSchema) -> pa.Table:
     tables = [table for url, _ in versions for table in _file(url, on, schema)]
-    side = _alike(tables, on)
+    side = _alike(tables)
     codes = side[on].combine_chunks().dictionary_encode().indices
     # Of several rows with one key the first counts.
     first_N = np.unique(codes.to_numpy(), return_index=True)[1]
@@ -50,12 +51,12 @@ def _read(versions: tuple[tuple[str, str], ...], on: str, schema: LogSchema) -> 
 
 def _file(url: str, on: str, schema: LogSchema) -> Iterator[pa.Table]:
     """The wanted columns of one file, the key as ids are written, without the rows that have none."""
-    files = schema.files.model_copy(update={"columns": None})  # those are the log's
-    with open_table(url, files) as file:
+    with open_table(url, _files(url, on, schema)) as file:
         if on not in file.columns:
             raise DataError(f"{url} has no column {on} to join by; it has {', '.join(file.columns)}")
         names = [name for name in file.columns if name in schema.columns()]
         check_unique(names, url)
+        yield pa.table({name: pa.nulls(0) for name in names})
         for batch in file.batches(names):
             if batch.unread:
                 raise DataError(f"{url}, row {batch.unread[0].row}: {batch.unread[0].reason}")
@@ -66,8 +67,16 @@ def _file(url: str, on: str, schema: LogSchema) -> Iterator[pa.Table]:
             yield pa.table(columns | {on: key.values}).filter(pc.is_valid(key.values))
 
 
-def _alike(tables: list[pa.Table], on: str) -> pa.Table:
-    """All rows; a column that has another type in some file as text, so that no number goes through a float."""
+def _files(url: str, on: str, schema: LogSchema) -> FilesConfig:
+    """How to read a side table: as the log, except where its header shows that it is plain CSV."""
+    as_log = schema.files.model_copy(update={"columns": None})  # those are the log's
+    plain_csv = as_log.model_copy(update={"separator": "auto"})
+    with open_table(url, as_log) as first, open_table(url, plain_csv) as second:
+        return plain_csv if on in second.columns and on not in first.columns else as_log
+
+
+def _alike(tables: list[pa.Table]) -> pa.Table:
+    """All rows; a column of different types as text, so that no number goes through a float."""
     names = dict.fromkeys(name for table in tables for name in table.column_names)
     columns = {}
     for name in names:
@@ -77,7 +86,7 @@ def _alike(tables: list[pa.Table], on: str) -> pa.Table:
         columns[name] = pa.chunked_array(
             [_part(part, kind, table.num_rows) for part, table in zip(parts, tables, strict=True)], kind
         )
-    return pa.table(columns) if columns else pa.table({on: pa.array([], pa.string())})
+    return pa.table(columns)
 
 
 def _part(part: pa.ChunkedArray | None, kind: pa.DataType, rows: int) -> pa.Array:

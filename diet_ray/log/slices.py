@@ -10,7 +10,7 @@ Shape suffixes: N rows, B bins.
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,7 @@ class Slice(NamedTuple):
 
     block: str
     paths: tuple[str, ...]
+    rows: int
 
 
 class Span(NamedTuple):
@@ -95,7 +96,7 @@ def cut_slices(
     split = _split(out, spans, parts, mapper)
     slices: dict[str, list[Slice]] = {block: [] for block in intervals}
     for block, number in sorted(parts, key=lambda key: key[1]):
-        whole = Slice(block, tuple(part.path for part in parts[block, number]))
+        whole = Slice(block, tuple(part.path for part in parts[block, number]), rows[block, number])
         slices[block] += split.get((block, number), [whole])
     return slices
 
@@ -116,7 +117,7 @@ def _spans(
         items = [
             HistogramPiece(out, span, tuple(part.path for part in group))
             for span in pending
-            for group in _groups(parts[span.block, span.slice])
+            for group in groups_of(parts[span.block, span.slice])
         ]
         counted = mapper(histogram, items, "counting times")
         by_span = groupby(zip(items, counted, strict=True), key=lambda pair: pair[0].span)
@@ -145,17 +146,16 @@ def histogram(piece: HistogramPiece) -> NDArray[np.int64]:
 
 
 def _cut(span: Span, count_B: NDArray[np.int64]) -> list[Span]:
-    """Join neighbouring bins to spans of at most SLICE_ROWS rows where that is possible."""
+    """Join neighbouring bins to spans of at most SLICE_ROWS rows; no span begins or ends in an empty bin."""
     width = span.end - span.start
-    edges = [span.start - (-(b * width) // BINS) for b in range(BINS + 1)]
     cuts: list[Span] = []
-    start, rows = span.start, 0
-    for b, count in enumerate(count_B.tolist()):
-        if rows and rows + count > SLICE_ROWS:
-            cuts.append(span._replace(start=start, end=edges[b], rows=rows))
-            start, rows = edges[b], 0
-        rows += count
-    return [*cuts, span._replace(start=start, end=span.end, rows=rows)]
+    for b in np.flatnonzero(count_B).tolist():
+        start, end = (span.start - (-(edge * width) // BINS) for edge in (b, b + 1))
+        if cuts and cuts[-1].rows + count_B[b] <= SLICE_ROWS:
+            cuts[-1] = cuts[-1]._replace(end=end, rows=cuts[-1].rows + int(count_B[b]))
+        else:
+            cuts.append(span._replace(start=start, end=end, rows=int(count_B[b])))
+    return cuts
 
 
 def _split(
@@ -165,21 +165,22 @@ def _split(
     items: list[SplitPiece] = []
     for key, group in groupby(sorted(spans), key=lambda span: (span.block, span.slice)):
         own, first = tuple(group), 0
-        for number, files in enumerate(_groups(parts[key])):
+        for number, files in enumerate(groups_of(parts[key])):
             items.append(SplitPiece(out, own, tuple(part.path for part in files), first, number))
             first += sum(part.rows for part in files)
-    written: defaultdict[tuple[Span, int], list[str]] = defaultdict(list)
-    for piece, paths in zip(items, mapper(split, items, "cutting slices"), strict=True):
-        for place, path in paths.items():
-            written[piece.spans[place[0]], place[1]].append(path)
+    written: defaultdict[tuple[Span, int], list[tuple[str, int]]] = defaultdict(list)
+    for piece, files_of_piece in zip(items, mapper(split, items, "cutting slices"), strict=True):
+        for (number, share), file in files_of_piece.items():
+            written[piece.spans[number], share].append(file)
     slices: defaultdict[tuple[str, int], list[Slice]] = defaultdict(list)
-    for (span, _), paths_of_share in sorted(written.items()):
-        slices[span.block, span.slice].append(Slice(span.block, tuple(paths_of_share)))
+    for (span, _), files_of_share in sorted(written.items()):
+        paths, rows = zip(*files_of_share, strict=True)
+        slices[span.block, span.slice].append(Slice(span.block, paths, sum(rows)))
     return slices
 
 
-def split(piece: SplitPiece) -> dict[tuple[int, int], str]:
-    """Write the rows of the piece; returns the file of each (number of the span, share) that has rows."""
+def split(piece: SplitPiece) -> dict[tuple[int, int], tuple[str, int]]:
+    """Write the rows of the piece; returns file and rows of each (number of the span, share) that has any."""
     folder = Folder.at(piece.out)
     rows = pa.concat_tables([folder.read_parquet(path) for path in piece.paths])
     ts_N = rows["ts"].to_numpy()
@@ -188,13 +189,14 @@ def split(piece: SplitPiece) -> dict[tuple[int, int], str]:
     position_N = np.arange(piece.first, piece.first + len(ts_N), dtype=np.uint64)
     share_S = np.array([span.shares for span in piece.spans], np.uint64)
     share_N = (pd.util.hash_array(position_N) % share_S[span_N]).astype(np.int64)
-    most, paths = int(share_S.max()), {}
+    most, files = int(share_S.max()), {}
     for key, inside in partitioned(rows, span_N * most + share_N):
         (number, share), span = divmod(key, most), piece.spans[key // most]
         place = f"staging/{span.block}/{span.slice:02d}/{number:04d}-{share:04d}"
-        paths[number, share] = f"{place}/{piece.number:05d}.parquet"
-        folder.write_parquet(paths[number, share], inside)
-    return paths
+        path = f"{place}/{piece.number:05d}.parquet"
+        folder.write_parquet(path, inside)
+        files[number, share] = path, inside.num_rows
+    return files
 
 
 def partitioned(rows: pa.Table, key_N: NDArray[np.int64]) -> Iterator[tuple[int, pa.Table]]:
@@ -207,9 +209,12 @@ def partitioned(rows: pa.Table, key_N: NDArray[np.int64]) -> Iterator[tuple[int,
         yield key, rows.slice(start, stop - start)
 
 
-def _groups(parts: list[Staged]) -> list[list[Staged]]:
-    """Consecutive files with at most SLICE_ROWS rows together, where a single one has not more."""
-    groups: list[list[Staged]] = []
+Sized = TypeVar("Sized", Staged, Slice)
+
+
+def groups_of(parts: list[Sized]) -> list[list[Sized]]:
+    """Consecutive files or slices with at most SLICE_ROWS rows together, where a single one has not more."""
+    groups: list[list[Sized]] = []
     rows = 0
     for part in parts:
         if not groups or rows + part.rows > SLICE_ROWS:

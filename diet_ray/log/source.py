@@ -9,7 +9,7 @@ from diet_ray.errors import DataError
 from diet_ray.log.files import partitions
 from diet_ray.log.formats.batch import Batch, TableFile, Unread, check_unique
 from diet_ray.log.formats.json_lines import JsonLines
-from diet_ray.log.formats.opening import DAMAGED, open_table
+from diet_ray.log.formats.opening import DAMAGED, damaged, open_table
 from diet_ray.log.schema import LogSchema
 from diet_ray.log.side_tables import Joined, side_tables, with_sides
 
@@ -46,7 +46,7 @@ def chunks(path: str, schema: LogSchema, source: str) -> Iterator[Chunk]:
                     batch.stop,
                 )
         except DAMAGED as broken:
-            raise DataError(f"{path} cannot be read after row {row}: {broken}") from broken
+            raise damaged(path, broken, row) from broken
 
 
 def _own_columns(

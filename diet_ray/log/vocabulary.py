@@ -106,7 +106,7 @@ def counted(ids: pa.Array | pa.ChunkedArray) -> pa.Table:
 
 
 def merged_counts(tables: Iterable[pa.Table]) -> pa.Table:
-    """The sum of tables as `counted` makes them; held are the distinct ids and the largest of the tables."""
+    """The sum of tables as `counted` makes them; needs memory for the distinct ids and the largest table."""
     total = pa.table({"id": pa.array([], pa.string()), "count": pa.array([], pa.int64())})
     waiting: list[pa.Table] = []
     for table in tables:

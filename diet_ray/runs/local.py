@@ -6,6 +6,7 @@ from collections.abc import Callable
 from diet_ray import layout
 from diet_ray.config import RunConfig
 from diet_ray.distillation.scored_rows import BlockScorer, EmbeddedRows, LocalScorer, PartScorer
+from diet_ray.distillation.stage import check_reference
 from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.runs.history import history_budget, log_identity
 from diet_ray.runs.lease import Lease
@@ -54,6 +55,7 @@ def distill(
         The run, with one committed stage per block.
 
     Raises:
+        ConfigError: where a model of the reference cannot be built.
         DataError: where the log is missing or damaged.
         RunError: where the directory holds a run of a different config, or another process writes it.
 
@@ -74,6 +76,7 @@ def distill(
     config = config or RunConfig()
     prepared, url = PreparedLog.open(log), absolute(run)
     folder = Folder.at(url)
+    check_reference(config, fields=len(prepared.fields), tasks=len(prepared.tasks))
     state = RunState(prepared, folder, config)
     with Lease(folder) as lease:
         opened = Run.open(url, {**config.model_dump(mode="json"), **log_identity(prepared)})

@@ -77,7 +77,7 @@ class StreamMetrics(Strict):
 
     @property
     def quarantined(self) -> dict[str, int]:
-        """Rows set aside, or dropped as duplicates, by reason."""
+        """Rows that were quarantined, or dropped as duplicates, by reason."""
         counts: dict[str, int] = self.intake["counts"]
         return counts
 

@@ -46,7 +46,7 @@ class ReferenceTrainer:
         return stamp, loss
 
     def _go_to(self, stage: int) -> None:
-        """Hold the state after a stage, read from its checkpoint where another one is held."""
+        """Load the state after a stage from its checkpoint, unless it is already there."""
         if self.stage == stage:
             return
         self.reference, self.stage = self.state.new_reference(), stage

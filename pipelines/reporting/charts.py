@@ -16,6 +16,7 @@ from diet_ray.runs.metrics import StageSeconds
 COLOURS = {
     "full": "#1b1b1b",
     "diet": "#c8452d",
+    "newest": "#5f6b6d",
     "random": "#3b7ea1",
     "kmeans": "#6a9f58",
     "el2n": "#9b6ba8",
@@ -34,7 +35,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
-    "svg.fonttype": "none",  # text stays text: small, and found by a search in the page
+    "svg.fonttype": "none",  # text stays text: small, and a browser's search finds it
     "svg.hashsalt": "diet_ray",
 }
 
@@ -73,12 +74,12 @@ def cells_chart(cells: pd.DataFrame, methods: Sequence[str]) -> Figure:
     for number, method in enumerate(methods):
         offset = (number - (len(methods) - 1) / 2) * 0.8 / len(methods)
         for column, candidate in enumerate(candidates):
-            found = cells[(cells["method"] == method) & (cells["candidate"] == candidate)]["auc"]
+            aucs = cells[(cells["method"] == method) & (cells["candidate"] == candidate)]["auc"]
             label = method if column == 0 else None
-            place = [column + offset] * len(found)
-            axes.scatter(place, found, s=14, color=_colour(method, number), label=label)
-            if len(found):
-                axes.hlines(found.mean(), place[0] - 0.05, place[0] + 0.05, color=_colour(method, number))
+            place = [column + offset] * len(aucs)
+            axes.scatter(place, aucs, s=14, color=_colour(method, number), label=label)
+            if len(aucs):
+                axes.hlines(aucs.mean(), place[0] - 0.05, place[0] + 0.05, color=_colour(method, number))
     axes.set_xticks(range(len(candidates)), candidates)
     axes.set_ylabel("test AUC")
     figure.legend(loc="outside upper center", ncols=len(methods), handletextpad=0.1, columnspacing=1)

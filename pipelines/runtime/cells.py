@@ -6,12 +6,13 @@ import pandas as pd
 import ray
 
 from actors.cells import choose_rehearsal_weight, evaluate_cell
-from actors.cluster import as_finished, gpu_share
 from actors.connection import connect, user_errors
+from actors.placement import cluster_nodes, task_claim
+from actors.tasks import as_finished
 from diet_ray import layout
 from diet_ray.config import CandidateConfig, FitConfig, RunConfig, upgrade_fit
 from diet_ray.errors import RunError
-from diet_ray.evaluation.cell import REDUCED, Method
+from diet_ray.evaluation.cell import METHODS, REDUCED, Method
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.storage import Folder, absolute
 from diet_ray.training.candidate_setup import new_candidate
@@ -79,6 +80,19 @@ def run_cells(
     return pd.DataFrame([evaluated.folder.read_json(cell.path) for cell in cells])
 
 
+def stored_cells(folder: Folder) -> pd.DataFrame:
+    """One row for each finished cell of a run, by seed, candidate and method."""
+    paths = folder.fs.glob(f"{folder.root}/{layout.CELLS}/*.json")
+    names = [path.rsplit("/", 1)[-1] for path in sorted(paths)]
+    cells = pd.DataFrame([folder.read_json(f"{layout.CELLS}/{name}") for name in names])
+    order = {method: number for number, method in enumerate(METHODS)}
+    return cells.sort_values(
+        ["seed", "candidate", "method"],
+        key=lambda column: column.map(order) if column.name == "method" else column,
+        ignore_index=True,
+    )
+
+
 def _check_settings(evaluated: EvaluatedRun, candidates: dict[str, CandidateConfig], fit: FitConfig) -> None:
     """Cells of one directory are comparable only where they were trained alike."""
     folder, log = evaluated.folder, evaluated.log
@@ -112,7 +126,7 @@ def _run_missing(
     evaluated: EvaluatedRun,
     fit: FitConfig,
 ) -> None:
-    gpus = gpu_share(ray.cluster_resources())
+    gpus = task_claim(cluster_nodes()).gpus
     if fit.weight_is_open:
         _choose_weights([cell.method for cell in missing], evaluated, fit, gpus)
     task, arguments = evaluate_cell.options(num_gpus=gpus), evaluated.task_arguments()

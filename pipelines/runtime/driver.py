@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, Protocol
 
 import ray
 
-from actors.cluster import CapacityWatch, Plan
 from actors.connection import user_errors
 from actors.distiller import Distiller
+from actors.placement import Plan
 from actors.reference import ReferenceModel
+from actors.reservation import CapacityWatch, Reservation
 from actors.scorer import Scorer, ScorerPool
 from actors.worker import remote
 from diet_ray.config import RunConfig
@@ -138,25 +139,31 @@ class Driver:
     ) -> None:
         self.source, self.run, self.config, self.lease = source, run, config, lease
         self.reused, self.guard = reused, guard or NoGuard()
-        claim = {"num_cpus": plan.num_cpus, "num_gpus": plan.num_gpus}
+        self.reservation = Reservation(plan, _warn)
+        options = self.reservation.options
         common = (data, url, config.model_dump(mode="json"), plan.threads)
-        self.reference = remote(ReferenceModel).options(**claim).remote(*common)
-        scorer = remote(Scorer).options(**claim)
-        self.scorers = [scorer.remote(*common, score_cache) for _ in range(plan.scorers)]
-        self.distiller = remote(Distiller).options(**claim).remote(*common)
+        self.reference = remote(ReferenceModel).options(**options(0)).remote(*common)
+        self.distiller = remote(Distiller).options(**options(1)).remote(*common)
+        self.scorers = [
+            remote(Scorer).options(**options(2 + number)).remote(*common, score_cache)
+            for number in range(plan.scorers)
+        ]
         actors = [self.reference, *self.scorers, self.distiller]
         self.watch = CapacityWatch(plan, actors, _warn)
 
     def run_stages(self, shown: Bars) -> None:
         """Run stage after stage until the source has no more blocks."""
-        with user_errors(), self.watch, ThreadPoolExecutor(1) as ahead:
-            training: Future[TrainedBlock | None] = ahead.submit(self._train, self.run.stage + 1, shown)
-            try:
-                while trained := training.result():
-                    training = ahead.submit(self._train, self.run.stage + 2, shown)
-                    self._stage(self.run.stage + 1, trained, shown)
-            finally:
-                self.source.stop()
+        try:
+            with user_errors(), self.watch, ThreadPoolExecutor(1) as ahead:
+                training: Future[TrainedBlock | None] = ahead.submit(self._train, self.run.stage + 1, shown)
+                try:
+                    while trained := training.result():
+                        training = ahead.submit(self._train, self.run.stage + 2, shown)
+                        self._stage(self.run.stage + 1, trained, shown)
+                finally:
+                    self.source.stop()
+        finally:
+            self.reservation.release()
 
     def _train(self, stage: int, shown: Bars) -> TrainedBlock | None:
         block = self.source.next(stage)

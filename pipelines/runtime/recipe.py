@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from actors.cluster import ResourceConfig
-from diet_ray.config import RunConfig
+from actors.placement import ResourceConfig
+from diet_ray.config import OF_LOG, RunConfig, upgrade_config
 from diet_ray.errors import ConfigError
 from diet_ray.strict import config_error, read_yaml
 
@@ -24,13 +24,16 @@ class Recipe(RunConfig):
 
 
 def load_recipe(name_or_file: str) -> Recipe:
-    """A recipe by its name or file; ConfigError names a key that is unknown or out of range."""
+    """A recipe by its name or file, or the config.yaml of a run; ConfigError names a key that is wrong."""
     path = FOLDER / f"{name_or_file}.yaml" if name_or_file in RECIPES else Path(name_or_file)
     if not path.is_file():
         raise ConfigError(
             f"no config {name_or_file!r}: use one of {', '.join(RECIPES)}, or a YAML file that exists"
         )
+    content = read_yaml(path, f"config {name_or_file}") or {}
+    if isinstance(content, dict) and "fingerprint" in content:  # config.yaml of a run
+        content = {key: value for key, value in upgrade_config(content).items() if key not in OF_LOG}
     try:
-        return Recipe.model_validate(read_yaml(path, f"config {name_or_file}") or {})
+        return Recipe.model_validate(content)
     except ValidationError as wrong:
         raise config_error(wrong, f"config {name_or_file}") from wrong

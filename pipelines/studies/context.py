@@ -6,8 +6,9 @@ import pandas as pd
 import ray
 
 from actors.cells import trace_cell
-from actors.cluster import ResourceConfig, as_finished, gpu_share
 from actors.connection import connect, user_errors
+from actors.placement import ResourceConfig, cluster_nodes, task_claim
+from actors.tasks import as_finished
 from diet_ray import layout
 from diet_ray.config import CandidateConfig, FitConfig, RunConfig
 from diet_ray.evaluation.cell import Method
@@ -70,7 +71,8 @@ class StudyContext:
         folder = self.run.folder
         cells = [Cell(m, c, s) for s in range(self.seeds) for c in candidates for m in methods]
         curves = {layout.trajectory(cell.method, cell.candidate, cell.seed): cell for cell in cells}
-        task = trace_cell.options(num_gpus=gpu_share(connect()))
+        connect()
+        task = trace_cell.options(num_gpus=task_claim(cluster_nodes()).gpus)
         arguments = self.evaluated.task_arguments()
         running = {
             task.remote(*arguments, c.method, candidates[c.candidate], c.seed, self.fit): path

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from diet_ray.errors import DataError
 from diet_ray.log.formats.batch import Batch, BatchIterator
+from diet_ray.log.values.columns import checked, is_text, plain
 
 BATCH_ROWS = 1_000_000
 
@@ -23,10 +24,11 @@ class Columnar:
         row = 0
         for piece in self._pieces(list(wanted)):
             for start in range(0, piece.num_rows, BATCH_ROWS):
-                table = piece.slice(start, BATCH_ROWS)
-                row_N = np.arange(row + 1, row + 1 + table.num_rows)
-                row += table.num_rows
-                yield Batch(table.select(list(wanted)), row_N, row)
+                rows = piece.slice(start, BATCH_ROWS)
+                row_N = np.arange(row + 1, row + 1 + rows.num_rows)
+                row += rows.num_rows
+                columns = {name: checked(plain(rows[name])) for name in wanted}
+                yield Batch(pa.table(columns), row_N, row)
 
     def _pieces(self, wanted: list[str]) -> Iterator[pa.Table]:
         raise NotImplementedError
@@ -63,4 +65,13 @@ class ArrowFile(Columnar):
 
     def _pieces(self, wanted: list[str]) -> Iterator[pa.Table]:
         for number in range(self.ipc.num_record_batches):
-            yield pa.Table.from_batches([self.ipc.get_batch(number)]).select(wanted)
+            table = pa.Table.from_batches([self.ipc.get_batch(number)]).select(wanted)
+            for column in table.columns:
+                _check_layout(column)
+            yield table
+
+
+def _check_layout(column: pa.ChunkedArray) -> None:
+    """Raise ArrowInvalid where offsets lead out of the file, which is not checked on reading."""
+    for chunk in column.chunks:
+        (chunk.view(pa.binary()) if is_text(chunk.type) else chunk).validate(full=True)

@@ -1,7 +1,7 @@
 """CSV and its relations: every cell as text, no type guessed, an irregular line costing itself only.
 
-Blocks of regular lines are parsed by Arrow; one that has a line with another number of columns, a stray quotation
-mark or a cell over several lines is parsed line by line (formats.lines).
+Blocks of regular lines are parsed by Arrow; one that has a line with another number of columns, a stray
+quotation mark or a cell of several lines is parsed line by line (formats.lines).
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from diet_ray.log.values.columns import plain
 
 BLOCK_BYTES = 32 << 20
 LONGEST_LINE = 256 << 20  # bytes
-UNIT_SEPARATOR = b"\x1f"  # stands for a separator of several bytes in blocks that do not hold it
+UNIT_SEPARATOR = b"\x1f"  # replaces a separator of several bytes in blocks without it
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -41,7 +41,7 @@ class Delimited:
         head = block.lstrip(b"\r\n")
         if not head:
             raise DataError(f"{self.path} is empty: it has no header")
-        line = head.splitlines()[0] if len(head) < BLOCK_BYTES else head.split(b"\n", 1)[0]
+        line = head.split(b"\n", 1)[0].splitlines()[0]
         self.rest = head[len(line) :] + self.rest
         try:
             return self.dialect.split(line.decode("utf-8", "replace").rstrip("\r"))
@@ -94,7 +94,7 @@ def dialect_of(config: FilesConfig, *, tabs: bool) -> Dialect:
 def regular_batch(
     block: bytes, dialect: Dialect, *, width: int, index: dict[str, int], row: int
 ) -> Batch | None:
-    """The rows of a block behind number `row`; None where the block has to be read line by line."""
+    """The rows of a block after number `row`; None where the block has to be read line by line."""
     separator = dialect.separator.encode()
     if len(separator) > 1:
         if UNIT_SEPARATOR in block:
@@ -124,18 +124,19 @@ def regular_batch(
 
 
 def _quoted_regularly(block: bytes, quote: bytes, separator: bytes) -> bool:
-    """Whether each quotation mark begins or ends a cell or is doubled, and no cell goes over a line's end."""
+    """Whether each quotation mark begins or ends a cell or is doubled, and no cell has a line break."""
     byte_N = np.frombuffer(block, np.uint8)
     quote_N = np.flatnonzero(byte_N == quote[0])
     if not len(quote_N):
         return True
     if len(quote_N) % 2:
         return False
+    is_end = np.zeros(256, bool)
+    is_end[np.frombuffer(separator + quote + b"\r\n", np.uint8)] = True
     opening, closing = quote_N[0::2], quote_N[1::2]
-    ends = np.frombuffer(separator + quote + b"\r\n", np.uint8)
-    before = np.where(opening > 0, byte_N[opening - 1], ends[-1])
-    after = np.where(closing + 1 < len(byte_N), byte_N[np.minimum(closing + 1, len(byte_N) - 1)], ends[-1])
-    if not (np.isin(before, ends).all() and np.isin(after, ends).all()):
+    begins = is_end[byte_N[opening - 1]] | (opening == 0)
+    ends = is_end[byte_N[(closing + 1) % len(byte_N)]] | (closing == len(byte_N) - 1)
+    if not (begins.all() and ends.all()):
         return False
     line_N = np.flatnonzero((byte_N == 10) | (byte_N == 13))
-    return bool((np.searchsorted(line_N, opening) == np.searchsorted(line_N, closing)).all())
+    return not (np.searchsorted(quote_N, line_N) % 2).any()

@@ -19,8 +19,11 @@ Row = dict[str, Any]
 
 
 def objects(content: bytes | str) -> list[Row]:
-    """The objects of a text of JSON, fractions as Decimal; ValueError or RecursionError where it holds others."""
-    value = json.loads(content, parse_float=Decimal)
+    """The object of a JSON text or those of a list, fractions as Decimal; ValueError where it is neither."""
+    try:
+        value = json.loads(content, parse_float=Decimal)
+    except ArithmeticError as wrong:  # an exponent of more than 18 digits
+        raise ValueError("a number in it is too large") from wrong
     rows = value if isinstance(value, list) else [value]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("it is neither a JSON object nor a list of them")
@@ -28,7 +31,7 @@ def objects(content: bytes | str) -> list[Row]:
 
 
 def cells(row: Row, names: Sequence[str]) -> list[str | None]:
-    """The values of a row as text, None where there is none; ValueError names one that is not a single value."""
+    """The values of a row as text, None where absent; ValueError names one that is not a single value."""
     texts = []
     for name in names:
         try:
@@ -59,7 +62,7 @@ class JsonLines:
         self.file, self.path, self.rest = file, path, b""
         block = self._block().removeprefix(BYTE_ORDER_MARK)
         if block.lstrip().startswith(b"[") and not block.split(b"\n", 1)[0].rstrip().endswith(b"]"):
-            # One list over many lines: nothing less than all of it can be read.
+            # One list on many lines can only be read as a whole.
             block, self.rest = b" ".join((block + self.rest + file.read()).splitlines()), b""
         self.first = list(_entries(block, 0))
         self.columns = list(
@@ -69,7 +72,7 @@ class JsonLines:
     def batches(self, wanted: Sequence[str]) -> BatchIterator:
         """DataError where no row of the file has one of the keys."""
         absent, row, entries = set(wanted), 0, self.first
-        while entries:
+        while True:
             texts: list[list[str | None]] = []
             numbers: list[int] = []
             unread: list[Unread] = []
@@ -83,8 +86,11 @@ class JsonLines:
                     numbers.append(row)
                 except ValueError as wrong:
                     unread.append(Unread(row, json.dumps(entry, default=str)[:SHOWN], str(wrong)))
-            yield Batch(table_of(texts, wanted), np.array(numbers, np.int64), row, tuple(unread))
-            entries = list(_entries(self._block(), row))
+            if entries:
+                yield Batch(table_of(texts, wanted), np.array(numbers, np.int64), row, tuple(unread))
+            if not (block := self._block()):
+                break
+            entries = list(_entries(block, row))
         if absent and row:
             raise DataError(f"{self.path}: no row has the key {', '.join(sorted(absent))}")
 
@@ -102,7 +108,7 @@ class JsonLines:
 
 
 def _entries(block: bytes, row: int) -> Iterator[tuple[int, Row | Unread]]:
-    """The rows of a block behind number `row`, each with its number; a line that cannot be read is one row."""
+    """The rows of a block after number `row`, each with its number; an unreadable line is one row."""
     for line in block.split(b"\n"):
         if not line.strip():
             continue

@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +13,8 @@ from diet_ray.log.formats.batch import SHOWN, Batch, Unread
 csv.field_size_limit(1 << 30)
 
 NOT_CLOSED = (
-    "a quotation mark opens a cell that is not closed as it should be; set files.quote to none where quotation "
-    "marks mean nothing, or to '\"' where cells hold line breaks"
+    "a quotation mark opens a cell that is not closed where it should be; set files.quote to none where "
+    "quotation marks mean nothing, or to '\"' where cells hold line breaks"
 )
 
 
@@ -48,11 +47,11 @@ class Dialect(NamedTuple):
         def following() -> Iterator[str]:
             nonlocal stopped
             yield lines[first]
-            for line in islice(lines, first + 1, None):
-                if not self.any_lines and line.count(self.separator) >= width - 1:
+            for number in range(first + 1, len(lines)):
+                if not self.any_lines and lines[number].count(self.separator) >= width - 1:
                     stopped = True
                     return
-                yield line
+                yield lines[number]
 
         reader = csv.reader(following(), delimiter=self.separator, quotechar=self.quote, strict=True)
         try:
@@ -66,12 +65,12 @@ class Dialect(NamedTuple):
 def irregular_batch(
     block: bytes, dialect: Dialect, *, width: int, index: Mapping[str, int], row: int, last: bool
 ) -> tuple[Batch, bytes]:
-    """The rows of a block behind number `row`, and what of it is to be read with the next block.
+    """The rows of a block after number `row`, and what of it is to be read with the next block.
 
     width: columns of the file. index: place of each wanted column. last: nothing follows the block.
     """
     lines = io.StringIO(block.decode("utf-8", "surrogateescape"), newline="").readlines()
-    cells: list[list[str]] = []
+    records: list[list[str]] = []
     row_N: list[int] = []
     unread: list[Unread] = []
     place = 0
@@ -80,23 +79,25 @@ def irregular_batch(
         if not line:
             place += 1
             continue
+        record: list[str] = []
+        count, reason = 1, ""
         try:
-            found, count = _record(dialect, lines, place, width)
+            record, count = _record(dialect, lines, place, width)
+            if len(record) != width:
+                reason = f"it has {len(record)} columns instead of {width}"
         except EOFError:
             if not last:
                 break
-            found, count, reason = [], 1, NOT_CLOSED
+            reason = NOT_CLOSED
         except ValueError as wrong:
-            found, count, reason = [], 1, str(wrong)
-        else:
-            reason = "" if len(found) == width else f"it has {len(found)} columns instead of {width}"
+            reason = str(wrong)
         place, row = place + count, row + 1
         if reason:
             unread.append(Unread(row, line[:SHOWN].encode("utf-8", "replace").decode(), reason))
         else:
-            cells.append(found)
+            records.append(record)
             row_N.append(row)
-    columns = {name: _column([each[number] for each in cells]) for name, number in index.items()}
+    columns = {name: _column([record[number] for record in records]) for name, number in index.items()}
     rest = "".join(lines[place:]).encode("utf-8", "surrogateescape")
     return Batch(pa.table(columns), np.array(row_N, np.int64), row, tuple(unread)), rest
 

@@ -18,7 +18,7 @@ from diet_ray.log.formats.delimited import Delimited
 from diet_ray.log.formats.json_lines import JsonLines
 from diet_ray.storage import Folder
 
-DAMAGED = (pa.ArrowException, OSError, EOFError, zlib.error, lzma.LZMAError)
+DAMAGED = (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, zlib.error, lzma.LZMAError)
 MAGIC = {b"PAR1": Parquet, b"ORC": Orc, b"ARROW1": ArrowFile}
 ENDINGS = {
     ".parquet": Parquet,
@@ -56,7 +56,13 @@ def open_table(path: str, config: FilesConfig) -> Iterator[TableFile]:
         with folder.fs.open(folder.root, "rb") as raw:
             yield _reader(raw, path, config)
     except DAMAGED as broken:
-        raise DataError(f"{path} cannot be read: {broken}") from broken
+        raise damaged(path, broken) from broken
+
+
+def damaged(path: str, broken: Exception, row: int = 0) -> DataError:
+    """What to say of a file that broke after a row, in one line."""
+    after = f" after row {row}" if row else ""
+    return DataError(f"{path} cannot be read{after}: {' '.join(str(broken).split())}")
 
 
 def _reader(raw: Any, path: str, config: FilesConfig) -> TableFile:

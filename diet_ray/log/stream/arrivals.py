@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diet_ray.errors import DataError
-from diet_ray.log.files import matching_files, url_of
+from diet_ray.log.files import matching_files, side_urls, url_of
 from diet_ray.log.normalise import normalise
 from diet_ray.log.schema import LogSchema
 from diet_ray.log.source import chunks
@@ -69,7 +69,8 @@ class DirectoryArrivals:
         raw = Folder.at(self.source)
         raw.fs.invalidate_cache()
         paths = matching_files(raw, self.schema.files.patterns)
-        names = [path.removeprefix(raw.root).lstrip("/") for path in paths]
+        sides = side_urls(self.source, self.schema) if self.schema.files.patterns == "auto" else set()
+        names = [path.removeprefix(raw.root).lstrip("/") for path in paths if url_of(raw, path) not in sides]
         return [name for name in names if name not in exhausted]
 
     def _read(self, name: str, start: int) -> Piece:
@@ -100,7 +101,7 @@ class DirectoryArrivals:
             True,
             notes=sum((each.notes for each in normal), Counter()),
         )
-        return behind(whole, start) if start else whole
+        return behind(whole, start)
 
 
 def behind(piece: Piece, start: int) -> Piece:
@@ -110,7 +111,7 @@ def behind(piece: Piece, start: int) -> Piece:
         start=start,
         rows=piece.rows.filter(pa.array(kept_N)),
         place_N=piece.place_N[kept_N],
-        notes={},  # they go with the rows before
+        notes=piece.notes if start <= piece.start else {},  # counted with the rows before
         rejected=tuple(table.filter(pc.greater(table["row"], start)) for table in piece.rejected),
     )
 
@@ -128,6 +129,6 @@ def up_to(piece: Piece, stop: int) -> Piece:
 
 
 def refused(piece: Piece, reason: str) -> Piece:
-    """A piece of which nothing could be read: one row stands for it, with the reason."""
+    """A piece of which nothing could be read: one row represents it, with the reason."""
     row = {"file": [piece.origin], "row": pa.array([piece.start + 1], pa.int64()), "reason": [reason]}
     return piece._replace(rejected=(pa.table(row),), unread=True)

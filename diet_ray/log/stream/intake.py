@@ -1,9 +1,9 @@
 """Cuts what arrives into micro-blocks.
 
 A block takes rows in the order in which they arrive and is cut after `block_rows` of them, in the middle of a
-file or a message where need be; its commit record says what it took, so a stream that was killed takes the same
-rows again. A row older than the newest row taken by more than the allowed lateness is set aside, an event seen
-before is dropped, and both are counted.
+file or a message where need be; its commit record says what it took, so a stream that was killed takes the
+same rows again. A row older than the newest row taken by more than the allowed lateness is set aside, an
+event seen before is dropped, and both are counted.
 """
 
 import time
@@ -118,8 +118,8 @@ class Intake:
     def close(self, stage: int, *, whole: bool = False) -> Closed | None:
         """The micro-block of a stage once `block_rows` rows wait, or with all that wait if `whole`.
 
-        None where there are too few, or where nearly all of them were late or known already: the rest waits for
-        more rows, and the counts go into the record of the next block.
+        None where there are too few, or where nearly all of them were late or known already: the rest waits
+        for more rows, and the counts go into the record of the next block.
         """
         enough = min(self.config.min_rows, self.config.block_rows)
         while self.rows >= self.config.block_rows or (whole and self.pending):

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from diet_ray.errors import DataError
-from diet_ray.log.dataset import Block, EncodedLog, parse_block
+from diet_ray.log.dataset import Block, EncodedLog, parse_block, unsupported
 from diet_ray.log.schema import LogSchema, parse_schema
 from diet_ray.storage import Folder
 from diet_ray.strict import Strict
@@ -51,22 +51,24 @@ class StreamLog(EncodedLog):
 
     @classmethod
     def create(cls, folder: Folder, schema: LogSchema) -> "StreamLog":
-        """Start a stream, or open it again; DataError where the folder holds one of another schema."""
+        """Start a stream or open it again; DataError where it was created with a different schema."""
         names = {"name": schema.name, "fields": schema.field_names, "tasks": schema.task_names}
         manifest = {"format": FORMAT, **names, "schema": schema.plain()}
         if not folder.exists(MANIFEST):
             folder.write_json(MANIFEST, manifest)
         log = cls.open(folder)
-        # What becomes of a malformed row may change: one may stop a stream that shall go on.
+        # malformed may change: a row that stops the stream can be quarantined after a restart.
         if log.schema.plain() != {**schema.plain(), "malformed": log.schema.malformed}:
-            raise DataError(f"{folder.root} holds a stream of another schema; choose another run directory")
+            raise DataError(
+                f"the stream at {folder.root} was created with a different schema; choose a new run directory"
+            )
         return log
 
     @classmethod
     def open(cls, folder: Folder) -> "StreamLog":
         manifest = folder.read_json(MANIFEST)
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise DataError(f"{folder / MANIFEST} is of another format; this version reads format {FORMAT}")
+            raise DataError(unsupported(folder / MANIFEST, FORMAT))
         fingerprint = hashlib.sha256(folder.read(MANIFEST)).hexdigest()
         names = (manifest["name"], tuple(manifest["fields"]), tuple(manifest["tasks"]))
         log = cls(folder, *names, fingerprint)

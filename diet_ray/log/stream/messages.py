@@ -63,7 +63,7 @@ def message_pieces(
             quarantined = (_quarantined(origin, [unread]),)
             yield Piece(origin, start, _stop(messages), NO_ROWS, NO_PLACES, quarantined, False)
             return
-        # One of them is the reason; the others shall not suffer for it.
+        # Read apart, only the one that is wrong is quarantined.
         middle = len(messages) // 2
         yield from message_pieces(origin, start, messages[:middle], coding, schema)
         yield from message_pieces(origin, _stop(messages[:middle]), messages[middle:], coding, schema)

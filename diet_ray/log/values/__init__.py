@@ -1,1 +1,1 @@
-"""What the cells of a log mean: ids, times, numbers, conditions; the same whatever type a file stores them in."""
+"""What the cells of a log mean (ids, times, numbers, conditions), whatever type a file stores them in."""

@@ -47,7 +47,7 @@ def from_local(local_N: NDArray[np.int64], zone: str) -> Moments:
 
 
 def moment_ms(moment: datetime, zone: str) -> int:
-    """A datetime in ms since 1970 UTC; one without an offset stands on the clock of `zone`."""
+    """A datetime in ms since 1970 UTC; one without an offset is local time in `zone`."""
     offset = moment.utcoffset()
     plain = moment.replace(tzinfo=None)
     if offset is not None:

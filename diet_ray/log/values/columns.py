@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Column = pa.Array | pa.ChunkedArray
 
-
-def plain(column: Column) -> pa.Array:
+def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """The same values in one array: dictionaries decoded, text as string, bytes as string where UTF-8."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    array = column
+    if isinstance(column, pa.ChunkedArray):
+        array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # more text than one array can hold
         array = pa.concat_arrays([chunk.cast(pa.large_string()) for chunk in array.chunks])
     kind = array.type
@@ -34,11 +34,22 @@ def _unwrapped(array: pa.ExtensionArray) -> pa.Array:
 
 
 def _as_text(array: pa.Array) -> pa.Array:
-    """Text where all of it is UTF-8; else as it is, for one bad cell shall not cost the others."""
+    """Text where all of it is UTF-8; else bytes, so that one bad cell does not cost the others."""
     try:
         return array.cast(pa.binary()).cast(pa.string())
     except pa.ArrowInvalid:
         return array.cast(pa.binary())
+
+
+def checked(array: pa.Array) -> pa.Array:
+    """A plain column; as bytes where it claims to be text and is not UTF-8, which readers do not check."""
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        if not is_text(array.type):
+            raise
+        return array.view(pa.binary())
+    return array
 
 
 def is_bytes(kind: pa.DataType) -> bool:

@@ -31,19 +31,19 @@ class Verdict(NamedTuple):
 
 
 def verdict(array: pa.Array, test: Condition) -> Verdict:
-    """Compare a plain column: numbers by value, a boolean `equals` with words for yes and no, text as text."""
+    """Compare a plain column: numbers by value, booleans with words for yes and no, text as written."""
     missing_N = mask(pc.is_null(array))
     if test.equals is None:
         passes_N, bad_N, fault = *_threshold(array, test), "a number"
     elif isinstance(test.equals, bool):
         passes_N, bad_N = _truth(array, test.equals)
-        fault = "true or false (YAML reads a bare yes or no as such; quote it to compare with the text)"
+        fault = "true or false as equals is (YAML reads a bare yes or no so; quote it to compare text)"
     elif isinstance(test.equals, str):
         passes_N, bad_N = _same_text(array, test.equals)
         fault = "UTF-8 text"
     else:
         passes_N, bad_N = _same_number(array, Decimal(str(test.equals)))
-        fault = "a number (quote it in the schema to compare as text)"
+        fault = "a number as equals is (quote it to compare text)"
     return Verdict(passes_N & ~missing_N & ~bad_N, missing_N, bad_N & ~missing_N, fault)
 
 
@@ -53,11 +53,11 @@ def label(array: pa.Array, task: TaskConfig) -> tuple[NDArray[np.uint8], NDArray
         truth = by_distinct(_comparable(array), _zero_or_one, pa.bool_())
         bad_N = mask(pc.is_null(truth))
         return mask(truth).astype(np.uint8), bad_N, f"{task.source} is not 0 or 1"
-    found = verdict(array, task.condition)
+    result = verdict(array, task.condition)
     reason = f"{task.source} is missing"
     if not isinstance(task.equals, str):
-        reason += f" or not {found.fault}"
-    return found.passes_N.astype(np.uint8), found.missing_N | found.bad_N, reason
+        reason += f" or not {result.fault}"
+    return result.passes_N.astype(np.uint8), result.missing_N | result.bad_N, reason
 
 
 def _threshold(array: pa.Array, test: Condition) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

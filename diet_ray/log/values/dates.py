@@ -1,4 +1,4 @@
-"""Times that are written out: ISO 8601 and its near relations, and dates that can be read in two ways."""
+"""Times that are written out: ISO 8601 and close relatives, and dates that can be read in two ways."""
 
 import re
 from calendar import month_name
@@ -7,6 +7,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from diet_ray.errors import DataError
+from diet_ray.log.values.numbers import decimal_of
 
 # Year first, so that there is one reading only: 2021-1-5, 2021/01/05 9:30.
 YEAR_FIRST = re.compile(r"(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?:[Tt ]\s*(\d{1,2})(:.*))?", re.ASCII)
@@ -16,6 +17,8 @@ YEAR_LAST = re.compile(
 )
 UTC_NAME = re.compile(r"\s*(UTC|GMT|[zZ])$")
 SPACED_OFFSET = re.compile(r"\s+([+-]\d\d(:?\d\d)?)$", re.ASCII)
+
+NUMBERS = "{path}, column {column} holds numbers: set time.unit to s, ms, us, ns or mmdd, or set time.format"
 
 # Directives of strptime with a fixed place among the digits of ISO 8601.
 DIGITS = {"%Y": r"(\d{4})", **dict.fromkeys(("%m", "%d", "%H", "%M", "%S"), r"(\d{2})")}
@@ -42,15 +45,18 @@ def iso_moment(text: str) -> datetime | None:
 
 
 def check_readings(texts: pa.Array, column: str, path: str) -> None:
-    """Raise DataError with the possible readings where a column, none of which is ISO, has dates like 05/01/2021."""
+    """Raise DataError where a column without one time of ISO 8601 has numbers, or dates like 05/01/2021."""
     for text in texts.drop_null().unique().to_pylist():
-        if (parts := YEAR_LAST.match(text)) is not None:
-            raise DataError(
-                f"{path}, column {column}: {_readings(text, parts)}; set time.format in the schema"
-            )
+        if decimal_of(text) is not None:
+            raise DataError(NUMBERS.format(path=path, column=column))
+        if (readings := readings_of(text)) is not None:
+            raise DataError(f"{path}, column {column}: {readings}; set time.format in the schema")
 
 
-def _readings(text: str, parts: re.Match[str]) -> str:
+def readings_of(text: str) -> str | None:
+    """How a date that does not begin with its year can be read; None where a text is no such date."""
+    if (parts := YEAR_LAST.match(text)) is None:
+        return None
     first, mark, second, year, clock, seconds = parts.groups()
     rest = (" %H:%M" + (":%S" if seconds else "")) if clock else ""
     form = "%Y" if len(year) == 4 else "%y"
@@ -66,7 +72,7 @@ def _readings(text: str, parts: re.Match[str]) -> str:
 
 
 def simple_format(form: str) -> tuple[str, str] | None:
-    """A format of digits alone as a pattern and its replacement in ISO 8601; None where it has other parts."""
+    """A format of digits as a pattern and its replacement in ISO 8601; None where it has other parts."""
     parts = re.findall(r"%.|[^%]+", form)
     named = [part for part in parts if part.startswith("%")]
     if sorted(named) != sorted(ORDER[: len(named)]) or len(named) < 3 or set(named) - DIGITS.keys():

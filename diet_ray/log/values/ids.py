@@ -75,12 +75,12 @@ def number_text(number: Decimal) -> str:
     if not number.is_finite():
         return repr(float(number))
     if abs(number.adjusted()) > 400:
-        return str(number.normalize())
+        return str(number)
     whole = number.to_integral_value()
     if whole == number:
         return f"{whole:f}" if whole else "0"
-    near = float(number)
-    return repr(near) if Decimal(repr(near)) == number else f"{number.normalize():f}"
+    nearest = float(number)
+    return repr(nearest) if Decimal(repr(nearest)) == number else f"{number:f}".rstrip("0")
 
 
 def json_text(value: Any) -> str | None:

@@ -5,7 +5,7 @@ Shape suffixes: N rows.
 
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import NamedTuple
 
 import numpy as np
@@ -17,11 +17,12 @@ from diet_ray.errors import DataError
 from diet_ray.log.declaration import TimeConfig
 from diet_ray.log.values.clock import EPOCH, MILLISECOND, Moments, from_local
 from diet_ray.log.values.columns import by_distinct, is_text
-from diet_ray.log.values.dates import check_readings, iso_moment, simple_format
+from diet_ray.log.values.dates import NUMBERS, check_readings, iso_moment, simple_format
 from diet_ray.log.values.ids import ids_of
-from diet_ray.log.values.numbers import decimal_of, is_number, mask
+from diet_ray.log.values.numbers import MAX_DIGITS, decimal_of, is_number, mask
 
 END = (datetime(9999, 12, 31) - EPOCH) // MILLISECOND  # of the calendar
+DIGITS = Context(prec=2 * MAX_DIGITS)  # enough that nothing is rounded
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
@@ -40,9 +41,9 @@ class Clocked(NamedTuple):
 
 
 def times_of(array: pa.Array, time: TimeConfig, path: str) -> Times:
-    """Times of a plain column, whole ms (what is finer is cut off, so that no time crosses into the next block).
+    """Times of a plain column in whole ms; what is finer is cut off, so that none moves into the next block.
 
-    Raises DataError naming file and column where no value of the column can be a time as the schema says it.
+    Raises DataError naming file and column where no value of it can be a time as the schema says.
     """
     read = _clocked(array, time, path)
     bad_N = mask(pc.is_null(read.ms)) | (np.abs(read.ms.fill_null(0).to_numpy()) >= END)
@@ -79,9 +80,7 @@ def _clocked(array: pa.Array, time: TimeConfig, path: str) -> Clocked:
     if not is_number(kind):
         raise DataError(f"{path}, column {time.column} holds {kind}, which is not a time")
     if time.unit == "timestamp":
-        raise DataError(
-            f"{path}, column {time.column} holds numbers: set time.unit to s, ms, us, ns or mmdd, or time.format"
-        )
+        raise DataError(NUMBERS.format(path=path, column=time.column))
     return Clocked(_of_numbers(array, time.unit), False)
 
 
@@ -108,7 +107,7 @@ def _of_numbers(array: pa.Array, unit: str) -> pa.Array:
     if pa.types.is_decimal(kind):
         return by_distinct(array, lambda number: _cut(number, unit), pa.int64())
     if pa.types.is_uint64(kind):
-        array = pc.if_else(pc.less(array, 2**63), array, pa.scalar(None, kind))
+        array = pc.if_else(pc.less(array, pa.scalar(2**63, kind)), array, pa.scalar(None, kind))
     return _floor_divided(array.cast(pa.int64()), PER_SECOND[unit])
 
 
@@ -117,11 +116,11 @@ def _of_floats(array: pa.Array, unit: str) -> pa.Array:
     fits_N = np.abs(value_N) < END * (PER_SECOND[unit] / 1_000)
     value_N = np.where(fits_N, value_N, 0)
     if unit == "s":
-        # 0.123 is not quite the float next to it: the last ms that is not after the value as it would be written.
+        # 0.123 is not quite a float: take the last ms whose float is not above the value.
         ms_N = np.round(value_N * 1_000)
         ms_N = np.where(ms_N / 1_000 <= value_N, ms_N, ms_N - 1)
     else:
-        ms_N = np.floor(value_N).astype(np.int64) // (PER_SECOND[unit] // 1_000)
+        ms_N = np.floor_divide(np.floor(value_N), PER_SECOND[unit] // 1_000)
     return pa.array(ms_N.astype(np.int64), mask=~fits_N)
 
 
@@ -136,7 +135,7 @@ def _of_text(array: pa.Array, unit: str) -> pa.Array:
 def _cut(number: Decimal | None, unit: str) -> int | None:
     if number is None or number.adjusted() > 20:
         return None
-    ms = int((number * 1_000 / PER_SECOND[unit]).to_integral_value("ROUND_FLOOR"))
+    ms = int(DIGITS.multiply(number, Decimal(1_000) / PER_SECOND[unit]).to_integral_value("ROUND_FLOOR"))
     return ms if abs(ms) < END else None
 
 

@@ -1,0 +1,189 @@
+"""Decides what each actor of a run claims, by packing claims onto the devices of each node.
+
+Sums of resources say nothing: three actors of 0.66 GPU never start on two GPUs, for a share lies on one
+device. So a plan is checked as Ray will place it, node by node and device by device, before anything starts.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
+
+import ray
+from pydantic import Field
+
+from diet_ray.errors import ResourceError
+from diet_ray.strict import Strict
+
+FIXED_ACTORS = 2  # reference model and distiller
+MOST_CPU_SCORERS = 8  # by default, on a cluster without GPUs
+RESOLUTION = 10_000  # Ray counts shares of a device in ten-thousandths
+TASKS_PER_GPU = 4  # cells and trials: a candidate's dense part and a batch are small
+
+Auto = Literal["auto"]
+
+
+class ResourceConfig(Strict):
+    """What the actors of a run take; whatever is "auto" is decided by the size of the cluster."""
+
+    scorers: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Number of scoring actors."""
+    threads: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Threads of torch in each actor."""
+    num_cpus: Annotated[float, Field(ge=0)] | Auto = "auto"
+    """CPUs that each actor claims."""
+    num_gpus: Annotated[float, Field(ge=0)] | Auto = "auto"
+    """GPUs that each actor claims: a share of one, or a whole number."""
+    scale_up: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds to wait for an autoscaler to bring nodes that the claims need; 0 uses the nodes there are."""
+    patience: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds that a cluster which has become too small for the run may take to grow again."""
+
+
+class Node(NamedTuple):
+    """The resources of one machine of the cluster."""
+
+    cpus: float
+    gpus: float
+
+
+class Claim(NamedTuple):
+    """What one actor or task claims."""
+
+    cpus: float
+    gpus: float
+
+    def fits(self, node: Node) -> int:
+        """How many of these claims the node can hold at once; claims of nothing have no limit."""
+        by_cpu = math.inf if not self.cpus else math.floor(node.cpus / self.cpus + 1e-9)
+        return int(min(by_cpu, self._by_device(int(node.gpus)), UNLIMITED))
+
+    def _by_device(self, devices: int) -> float:
+        if not self.gpus:
+            return math.inf
+        if self.gpus > 1:
+            return devices // math.ceil(self.gpus)
+        return devices * (RESOLUTION // math.ceil(self.gpus * RESOLUTION - 1e-6))
+
+
+UNLIMITED = 10**6
+
+
+class Plan(NamedTuple):
+    """What every actor of a run claims."""
+
+    scorers: int
+    threads: int
+    claim: Claim
+    scale_up: float = 0.0
+    patience: float = 300.0
+
+    @property
+    def actors(self) -> int:
+        return self.scorers + FIXED_ACTORS
+
+    def roles(self) -> list[tuple[str, int]]:
+        """Each role with its number of actors."""
+        return [("reference model", 1), ("scorer", self.scorers), ("distiller", 1)]
+
+    def fits(self, nodes: Sequence[Node]) -> bool:
+        """Whether all actors can run at once, with a CPU to spare for tasks where any actor claims one."""
+        return capacity(nodes, self.claim) >= self.actors
+
+
+def cluster_nodes() -> list[Node]:
+    """The living nodes of the connected cluster."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]
+
+
+def capacity(nodes: Sequence[Node], claim: Claim) -> int:
+    """How many claims the nodes hold at once, with one CPU left over for tasks where a claim has any."""
+    counts = [claim.fits(node) for node in nodes]
+    if not claim.cpus or sum(counts) >= UNLIMITED:
+        return sum(counts)
+    # The spare CPU comes from the node on which it costs least.
+    spare = [node._replace(cpus=node.cpus - 1) for node in nodes]
+    costs = [n - claim.fits(s) for n, s in zip(counts, spare, strict=True) if s.cpus >= 0]
+    return sum(counts) - min(costs) if costs else 0
+
+
+def plan(nodes: Sequence[Node], requested: ResourceConfig) -> Plan:
+    """Fill in what `requested` leaves to the cluster.
+
+    Raises:
+        ResourceError: where the claims cannot be placed on the nodes and no autoscaler is waited for, or can
+            never be placed; the message says what to change.
+    """
+    cpus, gpus = int(sum(node.cpus for node in nodes)), int(sum(node.gpus for node in nodes))
+    scorers = _scorers(cpus, gpus) if requested.scorers == "auto" else requested.scorers
+    actors = scorers + FIXED_ACTORS
+    num_gpus = gpu_share(gpus, actors) if requested.num_gpus == "auto" else requested.num_gpus
+    if num_gpus > 1 and num_gpus != int(num_gpus):
+        raise ResourceError(f"resources.num_gpus is {num_gpus:g}: above 1 it must be a whole number")
+    num_cpus = _cpus(nodes, actors, num_gpus) if requested.num_cpus == "auto" else requested.num_cpus
+    # The next block is trained while this one is scored or distilled.
+    threads = max(1, cpus // (scorers + 1)) if requested.threads == "auto" else requested.threads
+    chosen = Plan(scorers, threads, Claim(num_cpus, num_gpus), requested.scale_up, requested.patience)
+    if not chosen.fits(nodes) and not requested.scale_up:
+        raise ResourceError(_advice(nodes, chosen))
+    if cpus < 1:
+        raise ResourceError("the cluster has no CPU: a run needs at least one for its tasks")
+    return chosen
+
+
+def gpu_share(gpus: int, claims: int) -> float:
+    """The largest share 1/k, or whole device, with which `claims` claims fit on `gpus` devices; 0 of none."""
+    if not gpus:
+        return 0.0
+    per_device = -(-claims // gpus)
+    return math.floor(RESOLUTION / per_device) / RESOLUTION
+
+
+def task_claim(nodes: Iterable[Node], cpus: float = 1.0, gpus: float | None = None) -> Claim:
+    """What a cell or a trial claims: a share of a GPU where there are any."""
+    if gpus is None:
+        gpus = 1 / TASKS_PER_GPU if any(node.gpus >= 1 for node in nodes) else 0.0
+    return Claim(cpus, gpus)
+
+
+def _scorers(cpus: int, gpus: int) -> int:
+    if gpus:
+        return max(1, gpus - FIXED_ACTORS)
+    return max(1, min(MOST_CPU_SCORERS, cpus - FIXED_ACTORS - 1))
+
+
+def _cpus(nodes: Sequence[Node], actors: int, num_gpus: float) -> float:
+    """1 where all actors can have a CPU of their own; actors that claim none cannot starve each other."""
+    return 1.0 if capacity(nodes, Claim(1.0, num_gpus)) >= actors else 0.0
+
+
+def _advice(nodes: Sequence[Node], chosen: Plan) -> str:
+    claim, actors = chosen.claim, chosen.actors
+    gpus = int(sum(node.gpus for node in nodes))
+    changes = []
+    if capacity(nodes, claim._replace(cpus=0)) < actors:
+        share = gpu_share(gpus, actors)
+        changes.append(
+            f"set resources.num_gpus to {share:g} or less" if gpus else "set resources.num_gpus to 0"
+        )
+    if capacity(nodes, claim._replace(gpus=0)) < actors:
+        changes.append("set resources.num_cpus to 0")
+    if chosen.scorers > 1:
+        changes.append("use fewer resources.scorers")
+    shown = ", ".join(f"{node.cpus:g} CPUs and {node.gpus:g} GPUs" for node in nodes[:4])
+    more = f" and {len(nodes) - 4} more nodes" if len(nodes) > 4 else ""
+    return (
+        f"{actors} actors with {claim.cpus:g} CPU and {claim.gpus:g} GPU each do not fit on the nodes "
+        f"({shown}{more}) with a CPU to spare, and would wait forever: {', or '.join(changes)}, or let an "
+        "autoscaler bring nodes with resources.scale_up"
+    )
+
+
+def placement_rows(chosen: Plan) -> list[dict[str, Any]]:
+    """The plan as rows of a table: role, count, what each takes."""
+    takes = {
+        "CPU": f"{chosen.claim.cpus:g}",
+        "GPU": f"{chosen.claim.gpus:.4g}",
+        "threads": str(chosen.threads),
+    }
+    return [{"role": role, "count": str(count), **takes} for role, count in chosen.roles()]

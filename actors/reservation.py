@@ -1,0 +1,124 @@
+"""Reserves what the actors of a run claim, all or nothing, and watches that the cluster can still hold it."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from actors.placement import Node, Plan, cluster_nodes
+from diet_ray.errors import ResourceError
+
+READY_S = 60.0  # for a group that fits the nodes there are
+REMIND_S = 30.0
+WATCH_S = 5.0
+
+
+class Reservation:
+    """A bundle per actor of a plan, reserved together before any actor starts.
+
+    A pending group is what makes an autoscaler bring nodes. Actors that claim nothing need no reservation.
+    """
+
+    def __init__(self, plan: Plan, report: Callable[[str], None]) -> None:
+        """Wait until all is reserved.
+
+        Raises:
+            ResourceError: where it is not within `plan.scale_up` seconds (or a minute).
+        """
+        self.plan = plan
+        claim = {"CPU": plan.claim.cpus, "GPU": plan.claim.gpus}
+        bundle = {name: amount for name, amount in claim.items() if amount}
+        self.group: PlacementGroup | None = None
+        if bundle:
+            self.group = placement_group([bundle] * plan.actors, strategy="PACK")
+            self._wait(report)
+
+    def options(self, number: int) -> dict[str, Any]:
+        """Actor options of the actor with this number, from 0."""
+        claim: dict[str, Any] = {"num_cpus": self.plan.claim.cpus, "num_gpus": self.plan.claim.gpus}
+        if self.group:
+            claim["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+                self.group, placement_group_bundle_index=number
+            )
+        return claim
+
+    def release(self) -> None:
+        """Give everything back; actors that still run are killed."""
+        if self.group:
+            remove_placement_group(self.group)
+
+    def _wait(self, report: Callable[[str], None]) -> None:
+        assert self.group is not None
+        limit = max(READY_S, self.plan.scale_up)
+        deadline = time.monotonic() + limit
+        while not self.group.wait(min(REMIND_S, max(0.1, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                self.release()
+                raise ResourceError(
+                    f"{_demand(self.plan)} could not be reserved within {limit:.0f} s on "
+                    f"{_supply(cluster_nodes())}: other work holds them, or no autoscaler brought nodes; "
+                    "claim less with --resources.*"
+                )
+            report(f"waiting for {_demand(self.plan)}; the cluster has {_supply(cluster_nodes())}")
+
+
+class CapacityWatch:
+    """While it is active, actors do not wait forever for resources that the cluster has lost.
+
+    Once what they claim has not fitted the nodes for `plan.patience` seconds they are killed, and whoever
+    waited for them gets a ResourceError.
+    """
+
+    def __init__(self, plan: Plan, actors: list[Any], report: Callable[[str], None]) -> None:
+        self.plan, self.actors, self.report = plan, actors, report
+        self.reason = ""
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "CapacityWatch":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        self._thread.join()
+        if self.reason and error:
+            raise ResourceError(self.reason) from error
+
+    def _watch(self) -> None:
+        since: float | None = None
+        while not self._stopped.wait(WATCH_S):
+            nodes = cluster_nodes()
+            if self.plan.fits(nodes):
+                since = None
+            elif since is None:
+                since = time.monotonic()
+                self.report(
+                    f"{self._shortage(nodes)}; waiting {self.plan.patience:.0f} s for it to grow again"
+                )
+            elif time.monotonic() - since >= self.plan.patience:
+                self.reason = (
+                    f"{self._shortage(nodes)}. Committed stages are kept; rerun the same command to resume"
+                )
+                for actor in self.actors:
+                    ray.kill(actor)
+                return
+
+    def _shortage(self, nodes: Sequence[Node]) -> str:
+        return f"the cluster has shrunk to {_supply(nodes)}, which cannot hold {_demand(self.plan)}"
+
+
+def _demand(plan: Plan) -> str:
+    return f"{plan.actors} actors with {plan.claim.cpus:g} CPU and {plan.claim.gpus:.4g} GPU each"
+
+
+def _supply(nodes: Sequence[Node]) -> str:
+    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    return f"{len(nodes)} nodes with {cpus:g} CPUs and {gpus:g} GPUs"

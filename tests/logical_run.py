@@ -1,0 +1,41 @@
+"""Distills, evaluates and searches on a local head with logical GPUs; run as a process of its own.
+
+    $ python -m tests.logical_run LOG RUN CPUS GPUS
+
+Ray places by what a node declares: actors and tasks claim the GPUs and compute on the CPU.
+"""
+
+import os
+import sys
+
+import ray
+
+from actors.placement import ResourceConfig, cluster_nodes, plan
+from diet_ray.config import CandidateConfig
+from pipelines.distill import distill
+from pipelines.evaluate import evaluate
+from pipelines.search import Search, search
+from tests.tiny_run import FIT, TINY
+
+
+def main(log: str, run: str, cpus: int, gpus: int) -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(gpus)))
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        num_gpus=gpus,
+        include_dashboard=False,
+        object_store_memory=150_000_000,
+        log_to_driver=False,
+    )
+    resources = ResourceConfig(threads=1)
+    print(plan(cluster_nodes(), resources))
+    distill(log, run, TINY, resources)
+    small = {"small": CandidateConfig(name="finalnet", options={"hidden": (4,)})}
+    evaluate(log, run, ("diet", "warmup"), small, 1, FIT.model_copy(update={"rehearsal": 0.0}))
+    fit = FIT.model_copy(update={"rehearsal": 0.0})
+    search(Search(run=run, space="finalnet", samples=2, confirm=1, fit=fit))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

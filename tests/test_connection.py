@@ -1,0 +1,174 @@
+"""Joining a cluster, refusing one that is not there, and errors that come out of Ray as they were raised."""
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import ray
+
+from actors import connection
+from actors.connection import cluster_started, connect, user_errors
+from actors.data import RayMapper
+from diet_ray.errors import DataError, ResourceError
+
+
+@contextmanager
+def listening() -> Iterator[str]:
+    """Address of a port that accepts connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray seems not to be started, and starting it fails the test."""
+
+    def init(**options: object) -> None:
+        raise AssertionError(f"ray.init was called with {options}")
+
+    monkeypatch.setattr("actors.connection.ray.is_initialized", lambda: False)
+    monkeypatch.setattr("actors.connection.ray.init", init)
+
+
+def record(folder: Path, address: str) -> None:
+    (folder / "ray").mkdir(exist_ok=True)
+    (folder / "ray/ray_current_cluster").write_text(address)
+
+
+def test_a_started_cluster_is_joined_and_a_dead_one_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert not cluster_started()
+    with listening() as address:
+        record(tmp_path, address)
+        assert cluster_started()
+    assert not cluster_started()
+    record(tmp_path, "")
+    assert not cluster_started()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "nonsense", "127.0.0.1:port"])
+def test_a_cluster_that_does_not_answer_is_refused_with_its_address(
+    no_ray: None, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(
+        ResourceError, match=f"RAY_ADDRESS={address}: no Ray cluster answers there; start the"
+    ):
+        connect()
+
+
+def test_something_else_at_the_address_is_refused(no_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEALTH_S", 0.5)
+    with listening() as address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ResourceError, match=f"RAY_ADDRESS={address}: what listens there is not a Ray"):
+            connect()
+
+
+def test_auto_names_the_cluster_that_died(
+    no_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    record(tmp_path, "127.0.0.1:9")
+    with pytest.raises(ResourceError, match=r"RAY_ADDRESS=auto: .* recorded at 127.0.0.1:9 does not answer"):
+        connect()
+
+
+def test_what_ray_says_of_an_address_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**options: object) -> None:
+        raise ConnectionError("no cluster\nsee the documentation")
+
+    monkeypatch.setattr("actors.connection.ray.is_initialized", lambda: False)
+    monkeypatch.setattr("actors.connection.ray.init", init)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(ResourceError, match=r"RAY_ADDRESS=auto: no cluster; start the cluster") as refused:
+        connect()
+    assert "documentation" not in str(refused.value)
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+def test_rays_files_go_elsewhere_where_a_socket_would_not_fit(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variable: str
+) -> None:
+    for name in ("TMPDIR", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    assert connection._temp_folder() is None
+    longest = 107 - len(f"/ray/{connection.LONGEST_SOCKET}")
+    monkeypatch.setenv(variable, "/" + "x" * (longest - 1))
+    assert connection._temp_folder() is None
+    monkeypatch.setenv(variable, "/" + "x" * longest)
+    with caplog.at_level(logging.WARNING):
+        assert connection._temp_folder() == "/tmp/ray"
+    assert f"{variable} is too long" in caplog.text
+
+
+def raise_(error: BaseException) -> Callable[[], None]:
+    def work() -> None:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    "error", [DataError("row 4 is wrong"), FileNotFoundError(2, "No such file or directory", "log.csv")]
+)
+def test_a_users_error_leaves_a_task_as_it_was_raised(ray_here: None, error: Exception) -> None:
+    with pytest.raises(type(error)) as raised, user_errors():
+        ray.get(ray.remote(num_cpus=0)(raise_(error)).remote())
+    assert type(raised.value) is type(error) and str(raised.value) == str(error)
+
+
+def test_a_bug_in_a_task_keeps_its_traceback(ray_here: None) -> None:
+    with pytest.raises(ray.exceptions.RayTaskError, match="division by zero"), user_errors():
+        ray.get(ray.remote(num_cpus=0)(lambda: 1 / 0).remote())
+
+
+class Broken:
+    """An actor whose constructor finds a mistake in the data."""
+
+    def __init__(self) -> None:
+        raise DataError("checkpoint 3 is damaged")
+
+    def work(self) -> None:
+        pass
+
+
+def test_a_users_error_leaves_an_actors_constructor(ray_here: None) -> None:
+    with pytest.raises(DataError, match=r"^checkpoint 3 is damaged$"), user_errors():
+        ray.get(ray.remote(num_cpus=0)(Broken).remote().work.remote())
+
+
+def test_a_lost_actor_is_reported_with_what_to_do() -> None:
+    with pytest.raises(ResourceError, match=r"it is gone.*; rerun the same command to resume"), user_errors():
+        raise ray.exceptions.ActorUnavailableError("it is gone", None)
+
+
+def test_a_mapper_returns_results_in_order_and_the_first_users_error(
+    ray_here: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def work(number: int) -> int:
+        if number > 3:
+            raise DataError(f"file {number} is damaged")
+        return number * number
+
+    seen: list[tuple[str, int, int]] = []
+    mapper = RayMapper(lambda label, done, total: seen.append((label, done, total)))
+    assert mapper(work, [1, 2, 3], "squaring") == [1, 4, 9]
+    assert seen == [("squaring", done, 3) for done in (1, 2, 3)]
+    assert mapper(work, [], "nothing") == []
+    capfd.readouterr()
+    with pytest.raises(DataError, match=r"^file 5 is damaged$"):
+        mapper(work, [1, 5, 6], "squaring")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_mapper_needs_no_cluster_before_its_first_item(no_ray: None) -> None:
+    assert RayMapper()(os.path.basename, [], "nothing") == []
