@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from actors.kafka import SCHEME, KafkaArrivals, KafkaConfig
 from diet_ray import layout
-from diet_ray.distillation.stage import check_reference
+from diet_ray.distillation.memory_update import check_reference
 from diet_ray.errors import ConfigError
 from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.log.stream.arrivals import Arrivals, DirectoryArrivals
@@ -28,7 +28,7 @@ from pipelines.runtime.command import option, run_command
 from pipelines.runtime.driver import Driver
 from pipelines.runtime.health import Health
 from pipelines.runtime.micro_blocks import MicroBlocks, Pace
-from pipelines.runtime.placed import place
+from pipelines.runtime.placement import place
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.recipe import Recipe, load_recipe
 from pipelines.runtime.stream_guard import StreamGuard

@@ -16,7 +16,7 @@ from diet_ray.models.registry import ModelConfig, build_model
 from diet_ray.training.candidate import CandidateTraining
 from diet_ray.training.checkpoint import restore, restore_weights, to_bytes
 from diet_ray.training.recommender import Recommender
-from diet_ray.training.state import to_safetensors
+from diet_ray.training.serialization import to_safetensors
 from tests.test_recommender import batch
 
 KINDS = ("TwoLayers", "Frozen", "Unused", "Shared", "Tied", "Normed")
