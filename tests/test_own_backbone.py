@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import diet_ray
 from diet_ray.config import ReferenceConfig, RunConfig
@@ -133,8 +133,13 @@ def test_running_out_of_memory_is_no_fault_of_the_class() -> None:
     def exploding(fields: int, dim: int) -> nn.Module:
         raise MemoryError
 
-    with pytest.raises(MemoryError):
-        build_backbone("exploding", exploding, {}, fields=3, dim=4)
+    class Large(Frozen):
+        def forward(self, emb_NFD: Tensor) -> Tensor:
+            raise MemoryError
+
+    for architecture in (exploding, Large):
+        with pytest.raises(MemoryError):
+            build_backbone("too_large", architecture, {}, fields=3, dim=4)
     build("own_backbone:Exploding")
 
 
