@@ -181,6 +181,7 @@ def test_constants_of_a_loss_do_not_follow_the_model() -> None:
     built, examples = model("Frozen"), rows(5, 1)
     loss, params = loss_of(built), dense_params(built)
     assert not any(name.startswith("backbone.first") for name in params)
+    assert not any(parameter.requires_grad for parameter in params.values())
     before = loss(params, examples)
     with torch.no_grad():
         for parameter in built.parameters():
