@@ -16,6 +16,16 @@ import ray
 from diet_ray import errors
 from diet_ray.errors import DietError, ResourceError
 
+TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
+# What a task ends with, after Ray's own attempts, where the machines have too little memory or disk.
+EXHAUSTED = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.OutOfDiskError,
+    ray.exceptions.ObjectStoreFullError,
+    ray.exceptions.NodeDiedError,
+)
+
 logger = logging.getLogger(__name__)
 
 ANSWER_S = 5.0  # a cluster's port answers in milliseconds, across regions in tenths of a second
@@ -35,6 +45,7 @@ def connect() -> dict[str, float]:
     if ray.is_initialized():
         return ray.cluster_resources()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    logging.getLogger(TOKEN_LOGGER).addFilter(_is_no_token_notice)
     address = _address()
     # A dashboard of one's own costs seconds and memory; a cluster has its own.
     options: dict[str, Any] = {
@@ -49,7 +60,7 @@ def connect() -> dict[str, float]:
         ray.init(address=address, **options)
     except Exception as refused:
         # Whatever Ray says here (no cluster, another version, no token) is about the address.
-        raise _unreachable(str(refused).strip().partition("\n")[0]) from refused
+        raise _unreachable(re.split(r"\n|(?<=\.) ", str(refused).strip())[0].rstrip(".")) from refused
     return ray.cluster_resources()
 
 
@@ -72,6 +83,12 @@ def user_errors() -> Iterator[None]:
         raise _constructor_error(lost) or ResourceError(
             f"an actor was lost and did not come back ({why}); committed stages are kept; rerun the same "
             "command to resume"
+        ) from lost
+    except EXHAUSTED as lost:
+        why = str(lost).partition("\n")[0]
+        raise ResourceError(
+            f"a worker was lost or ran out of memory or disk ({why}); rerun the same command, on larger "
+            "machines if it happens again"
         ) from lost
     except ray.exceptions.RayError as failed:
         cause = _user_cause(failed)
@@ -96,6 +113,11 @@ def _constructor_error(lost: ray.exceptions.RayActorError) -> DietError | None:
     return getattr(errors, raised[1])(raised[2].strip()) if raised else None
 
 
+def _is_no_token_notice(record: logging.LogRecord) -> bool:
+    """Ray announces at each start that it uses the token it should use; that it has none is worth a line."""
+    return "authentication is enabled" not in record.getMessage()
+
+
 def _address() -> str:
     """What to pass to ray.init; ResourceError where RAY_ADDRESS names a cluster that does not answer."""
     given = os.environ.get("RAY_ADDRESS")
@@ -103,9 +125,10 @@ def _address() -> str:
         # Only "auto" takes the token that `ray start` left: Ray reads none for an address spelled out.
         return "auto" if cluster_started() else "local"
     if given == "auto":
-        recorded = _recorded_address()
-        if recorded and not _answers(recorded):
-            raise _unreachable(f"the cluster that `ray start` recorded at {recorded} does not answer")
+        # Left to itself, Ray would join whatever Ray of another program runs on this machine.
+        if not cluster_started():
+            recorded = _recorded_address() or "none is recorded"
+            raise _unreachable(f"no cluster of `ray start` answers ({recorded})")
         return given
     scheme, separator, place = given.rpartition("://")
     if given == "local" or (separator and scheme != "ray"):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import ray
 
-from actors.connection import connect
+from actors.connection import connect, user_errors
 from diet_ray.errors import DietError
 
 NO_PROGRESS_S = 1800  # turns a hang into an error
@@ -57,12 +57,13 @@ class RayMapper:
                     raise  # Ray's own, on which a task is tried again
                 return {"result": [Failure(error)]}
 
-        rows = [{"number": number} for number in range(len(items))]
+        numbers = [{"number": number} for number in range(len(items))]
         results = []
-        for row in ray.data.from_items(rows, override_num_blocks=len(rows)).map(work).iter_rows():
-            (result,) = row["result"]
-            if isinstance(result, Failure):
-                raise result.error
-            results.append(result)
-            self.progress(label, len(results), len(items))
+        with user_errors():
+            for row in ray.data.from_items(numbers, override_num_blocks=len(items)).map(work).iter_rows():
+                (result,) = row["result"]
+                if isinstance(result, Failure):
+                    raise result.error
+                results.append(result)
+                self.progress(label, len(results), len(items))
         return results

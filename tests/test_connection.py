@@ -71,25 +71,27 @@ def test_something_else_at_the_address_is_refused(no_ray: None, monkeypatch: pyt
             connect()
 
 
-def test_auto_names_the_cluster_that_died(
-    no_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("recorded", ["127.0.0.1:9", ""])
+def test_auto_joins_a_recorded_cluster_alone(
+    no_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: str
 ) -> None:
+    """Ray itself would join any other program's Ray on this machine."""
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    record(tmp_path, "127.0.0.1:9")
-    with pytest.raises(ResourceError, match=r"RAY_ADDRESS=auto: .* recorded at 127.0.0.1:9 does not answer"):
+    record(tmp_path, recorded)
+    says = f"RAY_ADDRESS=auto: no cluster of `ray start` answers .{recorded or 'none is recorded'}."
+    with pytest.raises(ResourceError, match=says):
         connect()
 
 
 def test_what_ray_says_of_an_address_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**options: object) -> None:
-        raise ConnectionError("no cluster\nsee the documentation")
+        raise ConnectionError("wrong version\nsee the documentation")
 
     monkeypatch.setattr("actors.connection.ray.is_initialized", lambda: False)
     monkeypatch.setattr("actors.connection.ray.init", init)
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
-    with pytest.raises(ResourceError, match=r"RAY_ADDRESS=auto: no cluster; start the cluster") as refused:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    with pytest.raises(ResourceError, match=r"http://127\.0\.0\.1:8265: wrong version; start the") as refused:
         connect()
     assert "documentation" not in str(refused.value)
 
@@ -149,6 +151,11 @@ def test_a_users_error_leaves_an_actors_constructor(ray_here: None) -> None:
 def test_a_lost_actor_is_reported_with_what_to_do() -> None:
     with pytest.raises(ResourceError, match=r"it is gone.*; rerun the same command to resume"), user_errors():
         raise ray.exceptions.ActorUnavailableError("it is gone", None)
+
+
+def test_a_worker_out_of_memory_is_reported_with_what_to_do() -> None:
+    with pytest.raises(ResourceError, match=r"no memory.*rerun the same command, on larger"), user_errors():
+        raise ray.exceptions.OutOfMemoryError("no memory\nand a page of advice")
 
 
 def test_a_mapper_returns_results_in_order_and_the_first_users_error(

@@ -22,6 +22,8 @@ def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
         return plain(array.dictionary_decode())
     if pa.types.is_run_end_encoded(kind):
         return plain(pc.run_end_decode(array))
+    if pa.types.is_float16(kind):  # few kernels take it
+        return array.cast(pa.float32())
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return array.cast(pa.string())
     if pa.types.is_float16(kind):  # for which Arrow has few functions
