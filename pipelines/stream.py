@@ -19,6 +19,7 @@ from diet_ray.errors import ConfigError
 from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.log.stream.arrivals import Arrivals, DirectoryArrivals
 from diet_ray.log.stream.intake import Intake
+from diet_ray.log.stream.intake_state import IntakeState
 from diet_ray.log.stream.log import StreamConfig, StreamLog
 from diet_ray.runs.history import log_identity
 from diet_ray.runs.lease import Lease
@@ -138,7 +139,7 @@ def stream(options: Stream) -> Run:
     return run
 
 
-def intake_states(run: Run) -> list[dict[str, Any]]:
+def intake_states(run: Run) -> list[IntakeState]:
     """State of the intake after every committed stage."""
     return [record.metrics.stream.intake for record in run.records if record.metrics.stream]
 

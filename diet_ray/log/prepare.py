@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from diet_ray import layout
 from diet_ray.errors import DataError
 from diet_ray.log.dataset import FORMAT, MANIFEST, Block, PreparedLog, check_time_order, plain_block
 from diet_ray.log.encoding import EncodedPart, block_of, write_part
@@ -146,7 +147,7 @@ def stage(piece: SourcePiece) -> StagedPiece:
         name = f"{piece.number:05d}-{number:05d}.parquet"
         if rejected.num_rows:
             quarantined.update(rejected["reason"].to_pylist())
-            folder.write_parquet(f"quarantine/{name}", rejected)
+            folder.write_parquet(layout.quarantined_chunk(name), rejected)
         outside += rows.num_rows
         ts_N = rows["ts"].to_numpy()
         for block, (start, end) in schema.intervals().items():
