@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from diet_ray.errors import ConfigError, DataError
-from diet_ray.log.prepare import prepare
+from diet_ray.log.preparation.prepare import prepare
 from diet_ray.log.schema import load_schema
 from diet_ray.log.stream.arrivals import DirectoryArrivals
 from diet_ray.log.stream.intake import Closed, Intake

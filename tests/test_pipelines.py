@@ -15,7 +15,7 @@ from diet_ray.evaluation.cell import METHODS
 from diet_ray.evaluation.rehearsal_weight import WEIGHTS
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
-from diet_ray.log.prepare import prepare
+from diet_ray.log.preparation.prepare import prepare
 from diet_ray.runs.run import Run
 from pipelines.distill import distill
 from pipelines.evaluate import evaluate, results_table

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diet_ray.log.dataset import Block, PreparedLog, label_rates
-from diet_ray.log.preview import Preview
+from diet_ray.log.preparation.preview import Preview
 
 TEXT_WIDTH = 24  # most characters of a name in a table
 SIDE_BY_SIDE = 8  # from this many fields on, two of them share a line

@@ -19,11 +19,33 @@ from diet_ray import layout
 from diet_ray.errors import DataError
 from diet_ray.log.dataset import FORMAT, MANIFEST, Block, PreparedLog, check_time_order, plain_block
 from diet_ray.log.encoding import EncodedPart, block_of, write_part
-from diet_ray.log.growth import CountFile, CountWriter, GrowPiece, SliceVocabulary, distinct_ids, grow
 from diet_ray.log.normalise import normalise
-from diet_ray.log.origin import SOURCES, changed_files, digest, plain_record, raw_files, side_files
+from diet_ray.log.preparation.growth import (
+    CountFile,
+    CountWriter,
+    GrowPiece,
+    SliceVocabulary,
+    distinct_ids,
+    grow,
+)
+from diet_ray.log.preparation.origin import (
+    SOURCES,
+    changed_files,
+    digest,
+    plain_record,
+    raw_files,
+    side_files,
+)
+from diet_ray.log.preparation.slices import (
+    Mapper,
+    Slice,
+    Staged,
+    base_slice,
+    cut_slices,
+    groups_of,
+    partitioned,
+)
 from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
-from diet_ray.log.slices import Mapper, Slice, Staged, base_slice, cut_slices, groups_of, partitioned
 from diet_ray.log.source import chunks
 from diet_ray.log.vocabulary import Encoder, HashedEncoder
 from diet_ray.storage import FileStamp, Folder
