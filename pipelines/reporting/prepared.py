@@ -98,7 +98,7 @@ def _warnings(log: PreparedLog) -> Iterator[RenderableType]:
 
 def _quarantined(reasons: Counter[str]) -> Iterator[RenderableType]:
     if reasons:
-        yield Text("rows quarantined, by reason:", style="yellow")
+        yield Text(f"{reasons.total():,} rows quarantined, by reason:", style="yellow")
         yield _table(("rows", "reason"), [(f"{n:,}", why) for why, n in reasons.most_common()])
         yield Text()
 
