@@ -33,7 +33,7 @@ def quiet_data() -> None:
 
 
 class RayMapper:
-    """A diet_ray.log.slices.Mapper: one Ray Data task per item, results in the order of the items.
+    """A Mapper (log.preparation.slices): one Ray Data task per item, results in the order of the items.
 
     Raises the DietError or OSError of the first item that has one, as its function raised it. Ray is joined
     or started at the first call: what is wrong before that needs no cluster.

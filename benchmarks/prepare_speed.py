@@ -47,7 +47,7 @@ class Options:
 def prepare_here(source: str, out: str, fields: list[str], tasks: list[str]) -> None:
     from actors.data import RayMapper
     from diet_ray.log.drift import DriftConfig, drift_schema
-    from diet_ray.log.prepare import prepare
+    from diet_ray.log.preparation.prepare import prepare
 
     prepare(drift_schema(DriftConfig()), source, out, RayMapper())
 

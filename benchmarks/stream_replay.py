@@ -28,7 +28,7 @@ import tyro
 
 from diet_ray import layout
 from diet_ray.distillation.memory import from_arrow
-from diet_ray.distillation.stage import memory_schema
+from diet_ray.distillation.memory_update import memory_schema
 from diet_ray.evaluation.probe import probe_memory
 from diet_ray.log.dataset import Block, EncodedLog, PreparedLog
 from diet_ray.log.stream.arrivals import DirectoryArrivals

@@ -1,4 +1,4 @@
-"""Where everything lies in a run directory; every path of one is written here and nowhere else.
+"""Where everything lies in a run directory and in a prepared log; their paths are written here alone.
 
 config.yaml log.json lease.json
 stages/0003.json                        commit record
@@ -72,6 +72,11 @@ def events(stage: int) -> str:
 
 def quarantined(stage: int, reason: str, number: int) -> str:
     return f"quarantine/{stage:04d}/{reason}-{number}.parquet"
+
+
+def quarantined_chunk(name: str) -> str:
+    """Rows of a source file that `prepare` set aside."""
+    return f"quarantine/{name}"
 
 
 def scores(stage: int) -> str:

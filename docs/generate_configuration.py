@@ -16,12 +16,12 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import yaml
-from actors.cluster import ResourceConfig
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from actors.kafka import KafkaConfig
+from actors.placement import ResourceConfig
 from diet_ray.config import CandidateConfig, FitConfig, RunConfig
 from diet_ray.log.drift import DriftConfig
 from diet_ray.log.schema import LogSchema

@@ -13,7 +13,7 @@ import tyro
 from actors.placement import ResourceConfig
 from diet_ray import layout
 from diet_ray.config import RunConfig
-from diet_ray.distillation.stage import check_reference
+from diet_ray.distillation.memory_update import check_reference
 from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.runs.history import history_block, history_budget, log_identity
 from diet_ray.runs.lease import Lease
@@ -22,7 +22,7 @@ from diet_ray.runs.stage import Budget
 from diet_ray.storage import Folder, absolute
 from pipelines.runtime.command import option, run_command
 from pipelines.runtime.driver import Driver, SourceCommit
-from pipelines.runtime.placed import place
+from pipelines.runtime.placement import place
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.recipe import Recipe, load_recipe
 from pipelines.runtime.reference_reuse import ReusedReference

@@ -19,8 +19,8 @@ from diet_ray.evaluation.cell import METHODS, Method
 from diet_ray.models.registry import ARCHITECTURES
 from diet_ray.storage import Folder
 from pipelines.runtime.candidates import listed, load_candidates
-from pipelines.runtime.cells import run_cells, stored_cells
 from pipelines.runtime.command import run_command
+from pipelines.runtime.comparison import run_cells, stored_cells
 from pipelines.runtime.run_access import log_of, write_table
 
 

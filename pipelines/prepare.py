@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from diet_ray.errors import ConfigError, DataError
 from diet_ray.log.dataset import MANIFEST, PreparedLog
 from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
-from diet_ray.log.origin import unread_files
-from diet_ray.log.prepare import prepare
-from diet_ray.log.preview import check_first_rows, preview
+from diet_ray.log.preparation.origin import unread_files
+from diet_ray.log.preparation.prepare import prepare
+from diet_ray.log.preparation.preview import check_first_rows, preview
 from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.storage import Folder, absolute
 from pipelines.reporting.prepared import prepared_tables, preview_tables, unread

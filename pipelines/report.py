@@ -22,7 +22,7 @@ from pipelines.reporting import charts
 from pipelines.reporting.page import figure, folded, page, table, text
 from pipelines.runtime.command import run_command
 from pipelines.runtime.progress import console
-from pipelines.studies.agreement import ranking_agreement
+from pipelines.studies.ranking_table import ranking_agreement
 
 SPREAD = "Mean and standard deviation over seeds; LogLoss in small print."
 

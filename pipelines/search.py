@@ -24,8 +24,8 @@ from diet_ray.config import FitConfig, upgrade_fit
 from diet_ray.errors import ConfigError, ResourceError, RunError
 from diet_ray.runs.run import Run, differences
 from diet_ray.storage import Folder
-from pipelines.runtime.cells import EvaluatedRun
 from pipelines.runtime.command import run_command
+from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import Bars, bars, console
 from pipelines.runtime.run_access import log_of
 from pipelines.runtime.search_results import leaderboard, publish, ranked

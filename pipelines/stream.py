@@ -14,11 +14,12 @@ from rich.markup import escape
 
 from actors.kafka import SCHEME, KafkaArrivals, KafkaConfig
 from diet_ray import layout
-from diet_ray.distillation.stage import check_reference
+from diet_ray.distillation.memory_update import check_reference
 from diet_ray.errors import ConfigError
 from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.log.stream.arrivals import Arrivals, DirectoryArrivals
 from diet_ray.log.stream.intake import Intake
+from diet_ray.log.stream.intake_state import IntakeState
 from diet_ray.log.stream.log import StreamConfig, StreamLog
 from diet_ray.runs.history import log_identity
 from diet_ray.runs.lease import Lease
@@ -28,7 +29,7 @@ from pipelines.runtime.command import option, run_command
 from pipelines.runtime.driver import Driver
 from pipelines.runtime.health import Health
 from pipelines.runtime.micro_blocks import MicroBlocks, Pace
-from pipelines.runtime.placed import place
+from pipelines.runtime.placement import place
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.recipe import Recipe, load_recipe
 from pipelines.runtime.stream_guard import StreamGuard
@@ -138,7 +139,7 @@ def stream(options: Stream) -> Run:
     return run
 
 
-def intake_states(run: Run) -> list[dict[str, Any]]:
+def intake_states(run: Run) -> list[IntakeState]:
     """State of the intake after every committed stage."""
     return [record.metrics.stream.intake for record in run.records if record.metrics.stream]
 

@@ -15,13 +15,13 @@ from diet_ray.config import FitConfig
 from diet_ray.errors import ConfigError
 from diet_ray.models.registry import ARCHITECTURES
 from pipelines.runtime.candidates import listed, load_candidates
-from pipelines.runtime.cells import EvaluatedRun
 from pipelines.runtime.command import run_command
+from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import console
 from pipelines.runtime.run_access import log_of, write_table
-from pipelines.studies.agreement import ranking_agreement
 from pipelines.studies.context import StudyContext
 from pipelines.studies.definitions import STUDIES
+from pipelines.studies.ranking_table import ranking_agreement
 
 Name = Literal["table3", "table4", "table5", "figure1", "figure3", "ratio", "reference", "ranking"]
 

@@ -14,8 +14,8 @@ from diet_ray.errors import RunError
 from diet_ray.evaluation.export import CARD, read_model
 from diet_ray.storage import Folder, absolute
 from pipelines.runtime.candidates import load_candidates
-from pipelines.runtime.cells import EvaluatedRun
 from pipelines.runtime.command import run_command
+from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.run_access import log_of
 

@@ -11,7 +11,7 @@ import torch
 
 from actors.placement import ResourceConfig
 from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
-from diet_ray.log.prepare import prepare
+from diet_ray.log.preparation.prepare import prepare
 from pipelines.distill import distill
 from tests.shop_log import shop_rows, shop_schema, write_source
 from tests.tiny_run import TINY

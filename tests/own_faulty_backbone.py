@@ -206,3 +206,22 @@ class OnceDifferentiable(torch.autograd.Function):
 class NoSecondOrder(Wide):
     def forward(self, emb_NFD: Tensor) -> Tensor:
         return OnceDifferentiable.apply(super().forward(emb_NFD))
+
+
+class PartlyNotFinite(Wide):
+    def forward(self, emb_NFD: Tensor) -> Tensor:
+        hidden_NH = super().forward(emb_NFD)
+        return torch.cat([hidden_NH[:, :7], hidden_NH[:, 7:] / 0], 1)
+
+
+class DependsOnBatch(Wide):
+    """Constant outputs, one of which differs by a share of the largest between a batch and a row alone."""
+
+    def __init__(self, fields: int, dim: int, *, share: float, largest: float = 1000.0) -> None:
+        super().__init__(fields, dim)
+        self.share, self.largest = share, largest
+
+    def forward(self, emb_NFD: Tensor) -> Tensor:
+        hidden_NH = 0 * super().forward(emb_NFD)
+        hidden_NH[:, 1] += self.largest * (1 + (self.share if len(emb_NFD) == 1 else 0))
+        return hidden_NH

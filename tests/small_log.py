@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from diet_ray.log.batches import joined
 from diet_ray.log.dataset import PreparedLog
-from diet_ray.log.prepare import prepare
+from diet_ray.log.preparation.prepare import prepare
 from diet_ray.log.schema import LogSchema, parse_schema
 from diet_ray.storage import Folder
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from diet_ray.errors import DataError
-from diet_ray.log.prepare import in_process, prepare
+from diet_ray.log.preparation.prepare import in_process, prepare
 from tests.shop_log import assert_holds, by_block, contents, shop_rows, shop_schema, write_source
 
 SHOP = shop_schema()

@@ -44,6 +44,12 @@ def test_numbers_compare_by_value_in_every_type(values: list[int | None], bound:
                 assert result.passes_N.tolist() == passes, (kind, test)
                 assert result.missing_N.tolist() == [value is None for value in values]
                 assert not result.bad_N.any()
+    close = pa.array([f"{bound}.0", f"{bound - 1}.{'9' * 30}", f"{bound}.{'0' * 30}1"])
+    for column in (close, pa.array([Decimal(text) for text in close.to_pylist()], pa.decimal256(70, 31))):
+        assert verdict(column, Condition(equals=bound)).passes_N.tolist() == [True, False, False]
+        if bound > 0:
+            assert verdict(column, Condition(at_least=bound)).passes_N.tolist() == [True, False, True]
+            assert verdict(column, Condition(at_most=bound)).passes_N.tolist() == [True, True, False]
     texts = pa.array([None if v is None else f"{v}.00" for v in values], pa.string())
     assert verdict(texts, Condition(equals=bound)).passes_N.tolist() == wanted["equals"]
 
@@ -146,6 +152,15 @@ def test_bytes_that_are_not_utf_8_spoil_their_row_where_they_are_read() -> None:
     )
     assert result.rows["user"].to_pylist() == ["a", "b"] and result.rows["clicked"].to_pylist() == [1, 0]
     assert result.rejected["reason"].to_pylist() == ["user is not UTF-8 text"]
+    numbers = pa.array([b"7", b"\xff", b"9", b"1"])
+    for changes in (
+        {"time": {"column": "user", "unit": "s"}},
+        {"tasks": [{"name": "clicked", "from": "user", "at_least": 5}]},
+        {"fields": [{"name": "user", "at_most": 8}]},
+        {"where": [{"column": "user", "at_least": 0}]},
+    ):
+        result = normalised({"user": numbers}, malformed="quarantine", **changes)
+        assert result.rows.num_rows == 3 and result.rejected["row"].to_pylist() == [2]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from diet_ray.errors import DataError
 from diet_ray.log.batches import joined
 from diet_ray.log.dataset import PreparedLog
-from diet_ray.log.prepare import prepare
+from diet_ray.log.preparation.prepare import prepare
 from tests.shop_log import by_block, shop_rows, shop_schema, write_source
 
 SHOP = shop_schema()
@@ -34,7 +34,7 @@ def test_a_slice_and_chosen_rows_of_a_block_are_those_of_the_whole(
     tmp_path: Path, start: int, stop: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The block has three parts of more than seven rows, read in pieces of seven."""
-    monkeypatch.setattr("diet_ray.log.prepare.SLICES", 3)
+    monkeypatch.setattr("diet_ray.log.preparation.slices.BASE_SLICES", 3)
     for n in range(3):
         source = write_source(tmp_path / "source", shop_rows()[n::3], f"{n}.parquet")
     log = prepare(SHOP, source, str(tmp_path / "out"))

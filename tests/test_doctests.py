@@ -13,7 +13,7 @@ from diet_ray.evaluation.cell import Setting, run_cell
 from diet_ray.evaluation.export import write_model
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
-from diet_ray.log.prepare import prepare
+from diet_ray.log.preparation.prepare import prepare
 from diet_ray.storage import Folder
 
 MODULES = (

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diet_ray.config import ReferenceConfig, RunConfig
-from diet_ray.distillation.stage import new_reference
+from diet_ray.distillation.memory_update import new_reference
 from diet_ray.errors import ConfigError
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.ensemble import Ensemble

@@ -8,7 +8,7 @@ import torch
 import diet_ray
 from diet_ray import layout
 from diet_ray.config import CandidateConfig, TrainingConfig
-from diet_ray.distillation.stage import new_reference
+from diet_ray.distillation.memory_update import new_reference
 from diet_ray.errors import ConfigError
 from diet_ray.evaluation.cell import METHODS, REDUCED, CellResult, Method, Setting, run_cell
 from diet_ray.evaluation.evaluator import Evaluator

@@ -14,8 +14,8 @@ from actors.placement import ResourceConfig
 from diet_ray.config import CandidateConfig
 from diet_ray.distillation.baselines import random_rows
 from diet_ray.distillation.memory import Memory, fuse
+from diet_ray.distillation.memory_update import new_reference, next_memory
 from diet_ray.distillation.scored_rows import LocalScorer, PartScorer
-from diet_ray.distillation.stage import new_reference, next_memory
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import dense_params, loss_of
 from diet_ray.seeding import numpy_generator

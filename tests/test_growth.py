@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diet_ray.log import growth
-from diet_ray.log.growth import CountWriter, GrowPiece, SliceVocabulary, distinct_ids, grow
+from diet_ray.log.preparation import growth
+from diet_ray.log.preparation.growth import CountWriter, GrowPiece, SliceVocabulary, distinct_ids, grow
 from diet_ray.log.vocabulary import Vocabulary, counted
 from diet_ray.storage import Folder
 

@@ -12,7 +12,7 @@ from actors.worker import RunWorker
 from diet_ray import layout, load_memory
 from diet_ray.errors import DataError, RunError
 from diet_ray.log.dataset import MANIFEST
-from diet_ray.log.stream.opening import open_log
+from diet_ray.log.stream.run_log import open_log
 from diet_ray.runs.run import Run
 from diet_ray.storage import FileStamp
 from diet_ray.training.checkpoint import restore_weights

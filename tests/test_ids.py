@@ -148,6 +148,13 @@ def test_a_fraction_is_written_in_its_shortest_form_in_every_type(value: float) 
     assert ids.values.to_pylist() == [wanted] == [json_text(Decimal(repr(value)))]
 
 
+@pytest.mark.parametrize(("kind", "bits"), [(pa.float32(), 24), (pa.float64(), 53)])
+def test_a_float_that_does_not_hold_whole_numbers_exactly_is_no_id(kind: pa.DataType, bits: int) -> None:
+    ids = ids_of(pa.array([2.0**bits, -(2.0**bits), 2.0**bits * 1.5]).cast(kind), "user")
+    assert ids.values.to_pylist() == [str(2**bits), str(-(2**bits)), None]
+    assert ids.bad_N.tolist() == [False, False, True] and f"2**{bits}" in ids.reason
+
+
 def test_numbers_of_json_are_as_written() -> None:
     numbers = [
         True,
@@ -183,6 +190,7 @@ def test_numbers_of_json_are_as_written() -> None:
         (pa.array([0, 1500], pa.timestamp("ms")), ["1970-01-01 00:00:00", "1970-01-01 00:00:01.5"]),
         (pa.array([1_500_000], pa.timestamp("us")), ["1970-01-01 00:00:01.5"]),
         (pa.array([0], pa.date32()), ["1970-01-01"]),
+        (pa.array([1.0, 0.5, None], pa.float16()), ["1", "0.5", None]),
         (pa.chunked_array([["a"], ["b"]]), ["a", "b"]),
         (pa.array([7, 7, 8]).dictionary_encode(), ["7", "7", "8"]),
         (pa.compute.run_end_encode(pa.array([7, 7, 8])), ["7", "7", "8"]),

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from diet_ray.errors import ConfigError, DataError
-from diet_ray.log.prepare import prepare
+from diet_ray.log.preparation.prepare import prepare
 from diet_ray.log.schema import load_schema
 from diet_ray.log.stream.arrivals import DirectoryArrivals
 from diet_ray.log.stream.intake import Closed, Intake
@@ -170,7 +170,7 @@ def test_event_ids_are_text_as_written(tmp_path: Path, ending: str, ids: list[st
     write_table(stream.source / f"b.{ending}", filled({"event": [*ids[:3], "new"]}))
     closed = stream.closed()
     assert closed and closed.block.rows == len(set(ids)) + 1
-    assert closed.state["counts"]["duplicates"] == 3
+    assert closed.state.counts["duplicates"] == 3
 
 
 def test_what_a_writer_has_not_published_does_not_arrive(tmp_path: Path) -> None:
@@ -187,10 +187,10 @@ def test_an_irregular_line_of_an_arriving_file_is_set_aside_alone(tmp_path: Path
     with (stream.source / "a.csv").open("a") as file:
         file.write("1,2\nts,clicked,user,event\n")
     closed = stream.closed()
-    assert closed and closed.block.rows == 10 and closed.state["taken"] == [["a.csv", 0, 12, True]]
-    assert closed.state["counts"]["malformed"] == 1
-    assert closed.state["counts"]["repeated header lines left out"] == 1
-    assert "files set aside" not in closed.state["counts"]
+    assert closed and closed.block.rows == 10 and closed.state.taken == (("a.csv", 0, 12, True),)
+    assert closed.state.counts["malformed"] == 1
+    assert closed.state.counts["repeated header lines left out"] == 1
+    assert "files_quarantined" not in closed.state.counts
 
 
 @pytest.mark.parametrize(

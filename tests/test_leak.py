@@ -7,7 +7,7 @@ import pandas as pd
 
 from diet_ray.log.batches import joined
 from diet_ray.log.dataset import PreparedLog
-from diet_ray.log.prepare import prepare
+from diet_ray.log.preparation.prepare import prepare
 from tests.shop_log import (
     BLOCKS,
     by_block,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from diet_ray.log.batches import joined
-from diet_ray.log.prepare import prepare
+from diet_ray.log.preparation.prepare import prepare
 from diet_ray.log.schema import LogSchema, load_schema, parse_schema
 from tests.shop_log import BLOCKS, Frames, as_ms, as_text, assert_holds, decoded, known_by_then, row_counts
 

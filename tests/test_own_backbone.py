@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import diet_ray
 from diet_ray.config import ReferenceConfig, RunConfig
@@ -67,6 +67,7 @@ def test_trying_a_backbone_leaves_its_statistics_and_the_random_state_alone() ->
     assert torch.equal(torch.get_rng_state(), after) and tried.training
     assert all(torch.equal(tensor, expected[name]) for name, tensor in tried.state_dict().items())
     assert all(parameter.grad is None for parameter in tried.parameters())
+    assert vars(tried).keys() == vars(Normed(3, 4)).keys()
     counting = build_backbone("counting", Counting, {}, fields=3, dim=4)
     assert counting.get_buffer("replaced") == counting.get_buffer("changed") == 0
 
@@ -114,6 +115,9 @@ def test_trying_a_backbone_leaves_its_statistics_and_the_random_state_alone() ->
         ("WholeNumbers", {}, r"returns torch\.int64, expected torch\.float32"),
         ("NotFinite", {}, "returns NaN or infinite values in evaluation mode"),
         ("NotFinite", {"only_in_training": True}, "returns NaN or infinite values in training mode"),
+        ("PartlyNotFinite", {}, "returns NaN or infinite values in evaluation mode"),
+        ("DependsOnBatch", {"share": 0.0025}, "gives a row other outputs in a batch than alone"),
+        ("DependsOnBatch", {"share": 0.0025, "largest": 0.001}, "gives a row other outputs in a batch"),
         ("Squeezes", {}, r"maps \(1, 3, 4\) to \(8,\), expected \(1, 8\)"),
         ("MixesRows", {}, "gives a row other outputs in a batch than alone"),
         ("AlwaysDrops", {}, "gives a row other outputs in a batch than alone"),
@@ -129,12 +133,23 @@ def test_a_faulty_backbone_is_named_with_its_fault(name: str, options: dict[str,
         build(f"own_faulty_backbone:{name}", options)
 
 
+@pytest.mark.parametrize("largest", [0.001, 1000.0])
+def test_outputs_may_differ_by_rounding(largest: float) -> None:
+    """By one in a thousand of the output and as much of the largest one."""
+    build("own_faulty_backbone:DependsOnBatch", {"share": 0.0015, "largest": largest})
+
+
 def test_running_out_of_memory_is_no_fault_of_the_class() -> None:
     def exploding(fields: int, dim: int) -> nn.Module:
         raise MemoryError
 
-    with pytest.raises(MemoryError):
-        build_backbone("exploding", exploding, {}, fields=3, dim=4)
+    class Large(Frozen):
+        def forward(self, emb_NFD: Tensor) -> Tensor:
+            raise MemoryError
+
+    for architecture in (exploding, Large):
+        with pytest.raises(MemoryError):
+            build_backbone("too_large", architecture, {}, fields=3, dim=4)
     build("own_backbone:Exploding")
 
 

@@ -15,7 +15,7 @@ from diet_ray.evaluation.cell import METHODS
 from diet_ray.evaluation.rehearsal_weight import WEIGHTS
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
-from diet_ray.log.prepare import prepare
+from diet_ray.log.preparation.prepare import prepare
 from diet_ray.runs.run import Run
 from pipelines.distill import distill
 from pipelines.evaluate import evaluate, results_table
@@ -71,7 +71,7 @@ def test_a_run_of_another_config_or_log_is_refused(run_dir: str, drift_log: str,
         distill(drift_log, run_dir, TINY.model_copy(update={"ratio": 0.06}), ResourceConfig())
     other, config = str(tmp_path), DriftConfig(rows=3_000, seed=1)
     prepare(drift_schema(config), write_drift_log(config, other), other)
-    with pytest.raises(RunError, match="fingerprint is"):
+    with pytest.raises(RunError, match="fingerprint: the run has"):
         distill(other, run_dir, TINY, ResourceConfig())
 
 

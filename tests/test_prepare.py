@@ -15,10 +15,10 @@ import pytest
 from diet_ray.errors import DataError
 from diet_ray.log.batches import joined
 from diet_ray.log.dataset import Block, PreparedLog, check_time_order
-from diet_ray.log.origin import SOURCES
-from diet_ray.log.prepare import in_process, prepare
+from diet_ray.log.preparation.origin import SOURCES
+from diet_ray.log.preparation.prepare import in_process, prepare
+from diet_ray.log.preparation.slices import BASE_SLICES
 from diet_ray.log.schema import load_schema
-from diet_ray.log.slices import BASE_SLICES
 from tests.shop_log import (
     BLOCKS,
     EDGES,

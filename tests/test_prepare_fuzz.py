@@ -23,7 +23,7 @@ import pytest
 from pyarrow import csv
 
 from diet_ray.errors import DietError
-from diet_ray.log.prepare import prepare
+from diet_ray.log.preparation.prepare import prepare
 from diet_ray.log.schema import LogSchema
 from tests.shop_log import shop_rows, shop_schema
 
@@ -73,7 +73,7 @@ Content = tuple[str, bytes]  # name of the file, what it holds
 @pytest.fixture(autouse=True)
 def few_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes the time of a small log is the number of its files."""
-    monkeypatch.setattr("diet_ray.log.slices.BASE_SLICES", 1)
+    monkeypatch.setattr("diet_ray.log.preparation.slices.BASE_SLICES", 1)
 
 
 def rows(draw: Draw) -> pa.Table:

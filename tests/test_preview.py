@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from diet_ray.errors import DataError
-from diet_ray.log.prepare import prepare
-from diet_ray.log.preview import check_first_rows, preview
+from diet_ray.log.preparation.prepare import prepare
+from diet_ray.log.preparation.preview import check_first_rows, preview
 from diet_ray.storage import Folder
 from pipelines.prepare import check, show
 from pipelines.reporting.prepared import prepared_tables, preview_tables
@@ -122,7 +122,7 @@ def test_a_misspelt_column_is_seen_in_the_first_rows(tmp_path: Path, column: str
 def test_a_bad_row_behind_the_first_ones_is_left_to_the_preparation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diet_ray.log.preview.ROWS", 10)
+    monkeypatch.setattr("diet_ray.log.preparation.preview.ROWS", 10)
     rows = shop_rows()
     rows.loc[10, "clicked"] = 7
     source = write_source(tmp_path / "source", rows, "log.csv")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diet_ray.distillation.stage import new_reference
+from diet_ray.distillation.memory_update import new_reference
 from diet_ray.evaluation.cell import Setting, run_cell
 from diet_ray.evaluation.rehearsal_weight import JUDGES, SEED, WEIGHTS, rehearsal_scores
 from diet_ray.log.dataset import PreparedLog

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diet_ray.log import slices
-from diet_ray.log.origin import SOURCES
-from diet_ray.log.prepare import in_process, prepare
-from diet_ray.log.slices import Staged, base_slice, cut_slices, partitioned
+from diet_ray.log.preparation import slices
+from diet_ray.log.preparation.origin import SOURCES
+from diet_ray.log.preparation.prepare import in_process, prepare
+from diet_ray.log.preparation.slices import Staged, base_slice, cut_slices, partitioned
 from diet_ray.storage import Folder
 from tests.shop_log import assert_holds, by_block, contents, shop_rows, shop_schema, write_source
 

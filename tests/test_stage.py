@@ -8,7 +8,7 @@ import torch
 import diet_ray
 from diet_ray.config import BoundaryConfig, RunConfig
 from diet_ray.distillation.memory import Memory
-from diet_ray.distillation.stage import new_reference
+from diet_ray.distillation.memory_update import new_reference
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.runs.run import Run
 from diet_ray.runs.state import RunState

@@ -91,7 +91,7 @@ class Stream:
 
 
 def taken(closed: Closed) -> list[tuple[Any, ...]]:
-    return [tuple(part) for part in closed.state["taken"]]
+    return [tuple(part) for part in closed.state.taken]
 
 
 def test_blocks_are_cut_after_a_number_of_rows_within_a_file_and_across(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_no_event_is_lost_or_doubled(tmp_path: Path) -> None:
     stream.all()
     events = [event for stage in range(1, len(stream.states) + 1) for event in stream.events(stage)]
     assert sorted(events) == sorted(f"e{n}" for n in range(36))
-    assert sum(state["counts"].get("duplicates", 0) for state in stream.states) == 20
+    assert sum(state.counts.get("duplicates", 0) for state in stream.states) == 20
 
 
 def test_a_whole_file_of_doubles_is_noted_with_the_next_block(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_whole_file_of_doubles_is_noted_with_the_next_block(tmp_path: Path) ->
     first, second = stream.all()
     assert taken(first) == [("a.parquet", 0, 10, True)]
     assert taken(second) == [("b.parquet", 0, 10, True), ("c.parquet", 0, 10, True)]
-    assert second.state["counts"]["duplicates"] == 10
+    assert second.state.counts["duplicates"] == 10
 
 
 def test_rows_that_are_too_late_are_counted_and_kept_aside(tmp_path: Path) -> None:
@@ -184,9 +184,9 @@ def test_rows_that_are_too_late_are_counted_and_kept_aside(tmp_path: Path) -> No
     write(stream.source, "c.parquet", beyond, 4)
     closed = stream.all()
     assert [c.block.rows for c in closed] == [10, 6]
-    assert closed[1].state["counts"] == {"late": 4, "duplicates": 0, "ahead": 0, "malformed": 0}
+    assert closed[1].state.counts == {"late": 4, "duplicates": 0, "ahead": 0, "malformed": 0}
     assert [row["event id"] for row in stream.aside("late")] == [f"e{beyond + n}" for n in range(4)]
-    assert closed[1].state["watermark"] == closed[0].state["watermark"]  # time does not go back
+    assert closed[1].state.watermark == closed[0].state.watermark  # time does not go back
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_a_file_that_cannot_be_read_is_set_aside_whole_and_the_stream_goes_on(
     write(stream.source, "c.parquet", 10, 10)
     closed = stream.all()
     assert [c.block.rows for c in closed] == [10, 10]
-    assert closed[1].state["counts"]["files set aside"] == 1
+    assert closed[1].state.counts["files_quarantined"] == 1
     (row,) = stream.aside("malformed")
     assert row["file"] == "b.parquet" and reason in row["reason"]
 
@@ -223,7 +223,7 @@ def test_a_file_may_store_its_ids_in_another_type(tmp_path: Path, as_type: Any) 
     stream.restart()
     write(stream.source, "b.parquet", 10, 10, user=pd.Series(np.arange(10, 20) % 7).astype(as_type))
     closed = stream.close()
-    assert closed and closed.state["grown"] == [] and closed.block.table_rows == (8, 6)
+    assert closed and closed.state.grown == () and closed.block.table_rows == (8, 6)
 
 
 def test_malformed_rows_go_with_the_block_they_lie_in(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_malformed_rows_go_with_the_block_they_lie_in(tmp_path: Path) -> None:
     write(stream.source, "a.parquet", 0, 24, clicked=[7 if n in (3, 15) else 1 for n in range(24)])
     closed = stream.all()
     assert [c.block.rows for c in closed] == [10, 10, 2]
-    assert [c.state["counts"]["malformed"] for c in closed] == [1, 1, 0]
+    assert [c.state.counts["malformed"] for c in closed] == [1, 1, 0]
     assert [row["row"] for row in stream.aside("malformed")] == [4, 16]
 
 
@@ -242,7 +242,7 @@ def test_a_skipped_block_is_set_aside_and_counted(tmp_path: Path) -> None:
     assert stream.intake.skip() == 10
     closed = stream.close()
     assert closed and taken(closed) == [("a.parquet", 0, 10, False), ("a.parquet", 10, 20, True)]
-    assert closed.state["counts"]["skipped"] == 10 and len(stream.aside("skipped")) == 10
+    assert closed.state.counts["skipped"] == 10 and len(stream.aside("skipped")) == 10
 
 
 def test_unfinished_and_hidden_files_are_left_alone(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_without_event_ids_and_with_hashed_ids(tmp_path: Path) -> None:
     write(stream.source, "b.parquet", 0, 10, user=[f"u{n}" for n in range(10)])
     closed = stream.all()
     assert [c.block.rows for c in closed] == [10, 10, 10] and closed[0].block.table_rows == (51, 51)
-    assert not pd.Series([c.state["grown"] for c in closed]).explode().notna().any()
+    assert not pd.Series([c.state.grown for c in closed]).explode().notna().any()
 
 
 def test_old_stages_are_kept_by_policy() -> None:
@@ -314,4 +314,4 @@ def test_an_error_of_the_system_does_not_condemn_a_file(
         with pytest.raises(DataError, match="Too many open files"):
             stream.all()
     (closed,) = stream.all()
-    assert closed.block.rows == 10 and "files set aside" not in closed.state["counts"]
+    assert closed.block.rows == 10 and "files_quarantined" not in closed.state.counts

@@ -203,6 +203,8 @@ def test_no_digit_is_rounded_into_the_next_block() -> None:
 def test_numbers_beyond_the_calendar_are_bad() -> None:
     for unit, per_second in PER_SECOND.items():
         last = 253_402_000_000 * per_second
+        first = read([-(2**63), 0], unit=unit).ms_N[0]
+        assert first == 0 or unit == "ns"
         for values in ([last, 2 * last], [str(last), str(2 * last)], [float(last), 2.0 * last]):
             if not isinstance(values[0], int) or last < 2**62:
                 assert read(values, unit=unit).bad_N.tolist() == [False, True]

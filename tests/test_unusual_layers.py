@@ -16,7 +16,7 @@ from diet_ray.models.registry import ModelConfig, build_model
 from diet_ray.training.candidate import CandidateTraining
 from diet_ray.training.checkpoint import restore, restore_weights, to_bytes
 from diet_ray.training.recommender import Recommender
-from diet_ray.training.state import to_safetensors
+from diet_ray.training.serialization import to_safetensors
 from tests.test_recommender import batch
 
 KINDS = ("TwoLayers", "Frozen", "Unused", "Shared", "Tied", "Normed")
@@ -181,6 +181,7 @@ def test_constants_of_a_loss_do_not_follow_the_model() -> None:
     built, examples = model("Frozen"), rows(5, 1)
     loss, params = loss_of(built), dense_params(built)
     assert not any(name.startswith("backbone.first") for name in params)
+    assert not any(parameter.requires_grad for parameter in params.values())
     before = loss(params, examples)
     with torch.no_grad():
         for parameter in built.parameters():

@@ -13,8 +13,8 @@ from diet_ray import layout
 from diet_ray.config import CandidateConfig, FitConfig, upgrade_fit
 from diet_ray.distillation.baselines import el2n_rows, kmeans_rows, random_rows
 from diet_ray.distillation.memory import Memory, to_arrow
+from diet_ray.distillation.memory_update import memory_rows, memory_schema
 from diet_ray.distillation.scored_rows import LocalScorer, PartScorer
-from diet_ray.distillation.stage import memory_rows, memory_schema
 from diet_ray.errors import RunError
 from diet_ray.evaluation.cell import (
     REDUCED,

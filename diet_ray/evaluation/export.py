@@ -22,7 +22,7 @@ from diet_ray.storage import Folder
 from diet_ray.strict import config_error
 from diet_ray.training.candidate_setup import new_candidate
 from diet_ray.training.recommender import Recommender
-from diet_ray.training.state import to_safetensors
+from diet_ray.training.serialization import to_safetensors
 
 WEIGHTS, CARD, README = "model.safetensors", "card.json", "README.md"
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from diet_ray import layout
 from diet_ray.log.dataset import Block, Part
 from diet_ray.log.schema import LogSchema
 from diet_ray.log.vocabulary import Encoder
@@ -42,7 +43,7 @@ def write_part(
     columns |= {task: rows[task] for task in schema.task_names}
     group_N = sum(rows[task].to_numpy().astype(np.int64) << t for t, task in enumerate(schema.task_names))
     label_group, count = np.unique(group_N, return_counts=True)
-    stamp = folder.write_parquet(f"blocks/{block}/part-{part:05d}.parquet", pa.table(columns))
+    stamp = folder.write_parquet(layout.block_part(block, part), pa.table(columns))
     span = pc.min_max(rows["ts"]).as_py()
     groups = dict(zip(label_group.tolist(), count.tolist(), strict=True))
     return EncodedPart(block, stamp, rows.num_rows, span["min"], span["max"], groups)

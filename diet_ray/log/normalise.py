@@ -17,7 +17,7 @@ from diet_ray.errors import DataError
 from diet_ray.log.declaration import FieldConfig
 from diet_ray.log.schema import LogSchema
 from diet_ray.log.source import Chunk
-from diet_ray.log.values.columns import plain
+from diet_ray.log.values.columns import decoded, is_bytes, plain
 from diet_ray.log.values.conditions import label, verdict
 from diet_ray.log.values.dates import readings_of
 from diet_ray.log.values.ids import Ids, coded, ids_of, number_text, without_missing
@@ -63,9 +63,9 @@ def normalise(chunk: Chunk, schema: LogSchema, *, as_codes: bool = False) -> Nor
     Raises DataError naming file, row and column of the first malformed row where `schema.malformed` is error.
     """
     raw = {name: plain(chunk.table[name]) for name in chunk.table.column_names}
-    table = pa.table({name: without_missing(column, schema.missing) for name, column in raw.items()})
-    faults = Faults(table.num_rows)
-    kept_N = _filtered(table, schema, faults, chunk.path)
+    faults = Faults(chunk.table.num_rows)
+    table, bad_N = _texts(raw, schema, faults)
+    kept_N = _filtered(table, schema, bad_N, faults, chunk.path)
     table, came, row = (_where(rows, kept_N) for rows in (table, pa.table(raw), chunk.row))
     faults.reason_N = faults.reason_N[kept_N]
     columns, notes = _columns(table, schema, faults, chunk.path, as_codes=as_codes)
@@ -82,7 +82,22 @@ def _where(rows: Rows, wanted_N: NDArray[np.bool_]) -> Rows:
     return rows if wanted_N.all() else rows.filter(pa.array(wanted_N))
 
 
-def _filtered(table: pa.Table, schema: LogSchema, faults: Faults, path: str) -> NDArray[np.bool_]:
+def _texts(
+    raw: dict[str, pa.Array], schema: LogSchema, faults: Faults
+) -> tuple[pa.Table, dict[str, NDArray[np.bool_]]]:
+    """The columns with null for no value and for bytes that are not UTF-8; and where such bytes are."""
+    columns, bad_N = dict(raw), {}
+    for name, column in raw.items():
+        if is_bytes(column.type):
+            columns[name], bad = decoded(column)
+            bad_N[name] = mask(bad)
+            faults.add(bad_N[name], f"{name} is not UTF-8 text")
+    return pa.table({name: without_missing(x, schema.missing) for name, x in columns.items()}), bad_N
+
+
+def _filtered(
+    table: pa.Table, schema: LogSchema, bad_N: dict[str, NDArray[np.bool_]], faults: Faults, path: str
+) -> NDArray[np.bool_]:
     """Which rows the filters keep: those that pass all of them, and those that cannot be compared."""
     kept_N = np.ones(table.num_rows, bool)
     for test in schema.where:
@@ -90,7 +105,7 @@ def _filtered(table: pa.Table, schema: LogSchema, faults: Faults, path: str) -> 
             result = verdict(_array(table, test.column), test)
         except pa.ArrowException as wrong:
             raise _cannot(path, test.column, "be compared", wrong) from wrong
-        kept_N &= result.passes_N | result.bad_N
+        kept_N &= result.passes_N | result.bad_N | bad_N.get(test.column, False)
         faults.add(result.bad_N, f"{test.column} is not {result.fault}")
     return kept_N
 

@@ -30,7 +30,7 @@ class Vocabulary:
     """Append-only: the new ids of a block are appended after all older ones.
 
     Growing costs what is new, not what is known. Memory is about 150 bytes an id; `prepare` grows and looks
-    up its vocabularies on disk (log.growth).
+    up its vocabularies on disk (log.preparation.growth).
     """
 
     def __init__(self) -> None:

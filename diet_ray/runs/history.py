@@ -1,7 +1,7 @@
 """The historical blocks of a prepared log as the stages of a run."""
 
 from diet_ray.config import RunConfig
-from diet_ray.distillation.stage import memory_rows
+from diet_ray.distillation.memory_update import memory_rows
 from diet_ray.log.dataset import Block, EncodedLog, PreparedLog
 from diet_ray.runs.stage import Budget
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from diet_ray.distillation.memory import Memory
+from diet_ray.log.stream.intake_state import IntakeState
 from diet_ray.strict import Strict
 
 
@@ -63,8 +64,8 @@ class StageSeconds(Strict):
 class StreamMetrics(Strict):
     """What a stream adds to a stage: where its rows came from and how long they took."""
 
-    intake: dict[str, Any]
-    """State of the intake after the block (diet_ray.log.stream.intake)."""
+    intake: IntakeState
+    """State of the intake after the block."""
     closed_at: float
     """When the block closed, seconds since 1970 UTC."""
     seconds_to_read: float
@@ -78,14 +79,7 @@ class StreamMetrics(Strict):
     @property
     def quarantined(self) -> dict[str, int]:
         """Rows that were quarantined, or dropped as duplicates, by reason."""
-        counts: dict[str, int] = self.intake["counts"]
-        return counts
-
-    @property
-    def watermark(self) -> int:
-        """Time of the newest row taken, ms since 1970 UTC."""
-        watermark: int = self.intake["watermark"]
-        return watermark
+        return self.intake.counts
 
 
 class StageMetrics(Strict):
@@ -126,8 +120,16 @@ def _upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
         lag = metrics.pop("lag")
         timing = {key: metrics.pop(key) for key in ("closed_at", "seconds_to_read", "seconds_to_commit")}
         waiting = {"rows_waiting": lag["rows_read"], "unread": lag["not_read"]}
-        metrics["stream"] = {"intake": metrics["stream"], **timing, **waiting}
+        metrics["stream"] = {"intake": _upgraded_intake(metrics["stream"]), **timing, **waiting}
     return metrics
+
+
+def _upgraded_intake(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The intake's state without the types of ids, which are text now, and its reasons without spaces."""
+    counts = {
+        reason.replace("files set aside", "files_quarantined"): n for reason, n in stored["counts"].items()
+    }
+    return {**{key: value for key, value in stored.items() if key != "types"}, "counts": counts}
 
 
 def _counts(value_N: torch.Tensor) -> dict[int, int]:

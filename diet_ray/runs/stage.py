@@ -17,8 +17,8 @@ from diet_ray.distillation.boundary import boundary_rows
 from diet_ray.distillation.distiller import Progress
 from diet_ray.distillation.el2n import group_name
 from diet_ray.distillation.memory import to_arrow
+from diet_ray.distillation.memory_update import memory_schema, next_memory
 from diet_ray.distillation.scored_rows import BlockScorer, EmbeddedRows
-from diet_ray.distillation.stage import memory_schema, next_memory
 from diet_ray.log.dataset import Block
 from diet_ray.runs.metrics import MeanScores, MemoryMetrics, Moments, StageMetrics, StageSeconds
 from diet_ray.runs.records import StageRecord

@@ -3,9 +3,9 @@
 from diet_ray import layout
 from diet_ray.config import RunConfig
 from diet_ray.distillation.memory import Memory, from_arrow
-from diet_ray.distillation.stage import memory_schema, new_reference
+from diet_ray.distillation.memory_update import memory_schema, new_reference
 from diet_ray.log.dataset import EncodedLog
-from diet_ray.log.stream.opening import open_log
+from diet_ray.log.stream.run_log import open_log
 from diet_ray.storage import Folder
 from diet_ray.training.checkpoint import restore_weights
 from diet_ray.training.learning import new_recommender

@@ -18,7 +18,7 @@ from diet_ray.models.examples import Examples, predict
 from diet_ray.seeding import torch_generator
 from diet_ray.strict import NullableFloat
 from diet_ray.training.metrics import score_tasks
-from diet_ray.training.state import to_safetensors
+from diet_ray.training.serialization import to_safetensors
 
 CLIP_NORM = 10.0
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from diet_ray.errors import RunError
 from diet_ray.training.recommender import Recommender
-from diet_ray.training.state import to_safetensors
+from diet_ray.training.serialization import to_safetensors
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diet_ray.log.dataset import Block, PreparedLog, label_rates
-from diet_ray.log.preview import Preview
+from diet_ray.log.preparation.preview import Preview
 
 TEXT_WIDTH = 24  # most characters of a name in a table
 SIDE_BY_SIDE = 8  # from this many fields on, two of them share a line
@@ -98,7 +98,7 @@ def _warnings(log: PreparedLog) -> Iterator[RenderableType]:
 
 def _quarantined(reasons: Counter[str]) -> Iterator[RenderableType]:
     if reasons:
-        yield Text("rows quarantined, by reason:", style="yellow")
+        yield Text(f"{reasons.total():,} rows quarantined, by reason:", style="yellow")
         yield _table(("rows", "reason"), [(f"{n:,}", why) for why, n in reasons.most_common()])
         yield Text()
 

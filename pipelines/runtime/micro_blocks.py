@@ -131,4 +131,4 @@ def sweep(run: Run, config: StreamConfig) -> None:
 def _watermark(run: Run, stage: int) -> int:
     stream = run.records[stage - 1].metrics.stream
     assert stream is not None
-    return stream.watermark
+    return stream.intake.watermark

@@ -14,7 +14,7 @@ from diet_ray.config import CandidateConfig, FitConfig, RunConfig
 from diet_ray.evaluation.cell import Method
 from diet_ray.runs.run import Run
 from pipelines.distill import distill
-from pipelines.runtime.cells import Cell, EvaluatedRun, run_cells
+from pipelines.runtime.comparison import Cell, EvaluatedRun, run_cells
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.reference_reuse import REFERENCE_KEYS
 

@@ -9,17 +9,19 @@ event seen before is dropped, and both are counted.
 import time
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from diet_ray import layout
 from diet_ray.log.dataset import Block, plain_block
 from diet_ray.log.encoding import block_of, write_part
 from diet_ray.log.normalise import EVENT
 from diet_ray.log.schema import HashedConfig, LogSchema
 from diet_ray.log.stream.arrivals import NO_ROWS, Arrivals, Piece, behind, up_to
+from diet_ray.log.stream.intake_state import IntakeState, Taken
 from diet_ray.log.stream.log import StreamConfig
 from diet_ray.log.vocabulary import Encoder, HashedEncoder, Vocabulary, counted
 from diet_ray.storage import FileStamp, Folder
@@ -28,21 +30,12 @@ NO_EVENTS = pa.table({EVENT: pa.array([], pa.string()), "ts": pa.array([], pa.in
 PART_ROWS = 65_536  # of a file of a block; the parts of a block are scored in parallel
 
 
-class Taken(NamedTuple):
-    """What an origin gave between two places; `done`: nothing more comes from it."""
-
-    origin: str
-    start: int
-    stop: int
-    done: bool
-
-
 class Closed(NamedTuple):
     """A micro-block on disk, and what its commit record keeps of where it came from."""
 
     block: Block
     files: tuple[FileStamp, ...]
-    state: dict[str, Any]
+    state: IntakeState
 
 
 class Intake:
@@ -54,7 +47,7 @@ class Intake:
         arrivals: Arrivals,
         schema: LogSchema,
         config: StreamConfig,
-        committed: Iterable[dict[str, Any]],
+        committed: Iterable[IntakeState],
     ) -> None:
         """committed: `Closed.state` of every committed stage, in order."""
         self.folder, self.arrivals, self.schema, self.config = folder, arrivals, schema, config
@@ -69,19 +62,19 @@ class Intake:
         self.counts: Counter[str] = Counter()
         self.quarantined: dict[str, list[pa.Table]] = {}
         states = list(committed)
-        bound = states[-1]["watermark"] - config.lateness * 1000 if states else 0
+        bound = states[-1].watermark - config.lateness * 1000 if states else 0
         for stage, state in enumerate(states, start=1):
             self._recall(stage, state)
-            if schema.event_id and state["watermark"] >= bound:
-                self._remember(folder.read_parquet(_events_path(stage)))
+            if schema.event_id and state.watermark >= bound:
+                self._remember(folder.read_parquet(layout.events(stage)))
 
-    def _recall(self, stage: int, state: dict[str, Any]) -> None:
-        for taken in state["taken"]:
+    def _recall(self, stage: int, state: IntakeState) -> None:
+        for taken in state.taken:
             self._mark(*taken)
-        self.watermark = state["watermark"]
+        self.watermark = state.watermark
         if not isinstance(self.schema.encoder, HashedConfig):
-            for field in state["grown"]:
-                self.known[field].extend(self.folder.read_parquet(_vocabulary_path(stage, field)))
+            for field in state.grown:
+                self.known[field].extend(self.folder.read_parquet(layout.vocabulary(f"{stage:04d}", field)))
 
     def _mark(self, origin: str, start: int, stop: int, last: bool) -> None:
         self.read[origin] = stop
@@ -157,7 +150,7 @@ class Intake:
             count -= piece.rows.num_rows
             self.taken.append(Taken(piece.origin, piece.start, piece.stop, piece.last))
             if piece.unread:
-                self.counts["files set aside"] += 1
+                self.counts["files_quarantined"] += 1
             self.counts.update(piece.notes)
             for table in piece.rejected:
                 self._set_aside("malformed", table)
@@ -211,18 +204,19 @@ class Intake:
         self.watermark = max(block.max_ts, self.watermark or block.max_ts)
         if self.schema.event_id:
             events = rows.select([EVENT, "ts"])
-            files.append(self.folder.write_parquet(_events_path(stage), events))
+            files.append(self.folder.write_parquet(layout.events(stage), events))
             self._remember(events)
-        for why, tables in self.quarantined.items():
+        for reason, tables in self.quarantined.items():
             for number, table in enumerate(tables):  # of files that may differ in their columns
-                files.append(self.folder.write_parquet(f"quarantine/{name}/{why}-{number}.parquet", table))
-        files.append(self.folder.write_json(f"blocks/{name}/block.json", plain_block(block)))
-        state = {
-            "taken": [list(taken) for taken in self.taken],
-            "watermark": self.watermark,
-            "grown": grown,
-            "counts": dict(self.counts),
-        }
+                path = layout.quarantined(stage, reason, number)
+                files.append(self.folder.write_parquet(path, table))
+        files.append(self.folder.write_json(layout.stream_block(stage), plain_block(block)))
+        state = IntakeState(
+            taken=tuple(self.taken),
+            watermark=self.watermark,
+            grown=tuple(grown),
+            counts=dict(self.counts),
+        )
         self.taken, self.counts, self.quarantined = [], Counter(), {}
         return Closed(block, (*(part.stamp for part in parts), *files), state)
 
@@ -234,7 +228,7 @@ class Intake:
         for field, vocabulary in self.known.items():
             increment = vocabulary.grow(counted(rows[field]), self.schema.encoder.min_count)
             if increment.num_rows:
-                files.append(self.folder.write_parquet(_vocabulary_path(stage, field), increment))
+                files.append(self.folder.write_parquet(layout.vocabulary(f"{stage:04d}", field), increment))
                 grown.append(field)
         return grown
 
@@ -249,11 +243,3 @@ class Intake:
         # An older event would be set aside as late before it is compared with the known ones.
         recent = pc.greater_equal(both["ts"], int(self.watermark - self.config.lateness * 1000))
         self.recent = both.filter(recent).combine_chunks()
-
-
-def _vocabulary_path(stage: int, field: str) -> str:
-    return f"vocabulary/{stage:04d}/{field}.parquet"
-
-
-def _events_path(stage: int) -> str:
-    return f"events/{stage:04d}/events.parquet"

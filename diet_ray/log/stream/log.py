@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from diet_ray import layout
 from diet_ray.errors import DataError
 from diet_ray.log.dataset import Block, EncodedLog, parse_block, unsupported
 from diet_ray.log.schema import LogSchema, parse_schema
@@ -78,4 +79,4 @@ class StreamLog(EncodedLog):
     schema: LogSchema
 
     def block(self, stage: int) -> Block:
-        return parse_block(self.folder.read_json(f"blocks/{stage:04d}/block.json"))
+        return parse_block(self.folder.read_json(layout.stream_block(stage)))

@@ -26,6 +26,8 @@ def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
         return array.cast(pa.float32())
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return array.cast(pa.string())
+    if pa.types.is_float16(kind):  # for which Arrow has few functions
+        return array.cast(pa.float32())
     return _as_text(array) if is_bytes(kind) else array
 
 

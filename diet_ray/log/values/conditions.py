@@ -3,7 +3,6 @@
 Shape suffixes: N rows.
 """
 
-import math
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -13,9 +12,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from diet_ray.log.declaration import Condition, TaskConfig
-from diet_ray.log.values.columns import by_distinct, is_bytes, is_text
+from diet_ray.log.values.columns import by_distinct, is_text
 from diet_ray.log.values.ids import float_text, ids_of
-from diet_ray.log.values.numbers import EXACT, decimal_of, is_number, mask, numbers_of
+from diet_ray.log.values.numbers import decimal_of, is_number, mask, numbers_of
 
 YES = frozenset({"true", "t", "yes", "y", "on"})
 NO = frozenset({"false", "f", "no", "n", "off"})
@@ -40,7 +39,7 @@ def verdict(array: pa.Array, test: Condition) -> Verdict:
         fault = "true or false as equals is (YAML reads a bare yes or no so; quote it to compare text)"
     elif isinstance(test.equals, str):
         passes_N, bad_N = _same_text(array, test.equals)
-        fault = "UTF-8 text"
+        fault = "text"
     else:
         passes_N, bad_N = _same_number(array, Decimal(str(test.equals)))
         fault = "a number as equals is (quote it to compare text)"
@@ -61,29 +60,26 @@ def label(array: pa.Array, task: TaskConfig) -> tuple[NDArray[np.uint8], NDArray
 
 
 def _threshold(array: pa.Array, test: Condition) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    low, high = test.at_least, test.at_most
-    bound = low if low is not None else high
+    is_low = test.at_least is not None
+    bound = test.at_least if is_low else test.at_most
     assert bound is not None
-    if pa.types.is_signed_integer(array.type) and abs(bound) < EXACT:
-        compared = (
-            pc.greater_equal(array, math.ceil(bound))
-            if low is not None
-            else pc.less_equal(array, math.floor(bound))
-        )
-        return mask(compared), np.zeros(len(array), bool)
-    if abs(bound) >= EXACT or pa.types.is_unsigned_integer(array.type):
-        exact = Decimal(str(bound))
-        compared = by_distinct(_comparable(array), lambda v: _compared(v, exact, low is not None), pa.bool_())
-        return mask(compared), mask(pc.is_null(compared))
     value_N, bad_N = numbers_of(array)
-    return (value_N >= low if low is not None else value_N <= bound), bad_N
+    passes_N = value_N > float(bound) if is_low else value_N < float(bound)
+    # Rounding keeps order, so that only values with the float of the bound have to be compared exactly.
+    tie_N = (value_N == float(bound)) & ~bad_N
+    exact = Decimal(str(bound))
+    ties = by_distinct(
+        _comparable(array.filter(pa.array(tie_N))), lambda text: _is_beyond(text, exact, is_low), pa.bool_()
+    )
+    passes_N[tie_N] = mask(ties)
+    return passes_N, bad_N
 
 
-def _compared(text: str, bound: Decimal, at_least: bool) -> bool | None:
+def _is_beyond(text: str, bound: Decimal, is_low: bool) -> bool | None:
     number = decimal_of(text)
     if number is None:
         return None
-    return number >= bound if at_least else number <= bound
+    return number >= bound if is_low else number <= bound
 
 
 def _same_number(array: pa.Array, wanted: Decimal) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -127,11 +123,9 @@ def _same_text(array: pa.Array, wanted: str) -> tuple[NDArray[np.bool_], NDArray
 
 
 def _comparable(array: pa.Array) -> pa.Array:
-    """The values as text, numbers exactly; null where they are bytes that are no text."""
+    """The values as text, numbers exactly."""
     if pa.types.is_floating(array.type):
         return float_text(array)
     if pa.types.is_boolean(array.type):
         return pc.if_else(array, "1", "0")
-    if is_text(array.type) or is_bytes(array.type):
-        return ids_of(array, "").values
-    return array.cast(pa.string())
+    return array if is_text(array.type) else array.cast(pa.string())

@@ -11,7 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from diet_ray.log.values.columns import by_distinct, decoded, is_bytes, is_text
-from diet_ray.log.values.numbers import EXACT, mask
+from diet_ray.log.values.numbers import mask
+
+EXACT = {32: 24, 64: 53}  # bits of a float -> bits of the whole numbers that it holds exactly
 
 
 class Ids(NamedTuple):
@@ -31,8 +33,9 @@ def ids_of(array: pa.Array, column: str) -> Ids:
         array, bad = decoded(array)
         return Ids(array, mask(bad), f"{column} is not UTF-8 text")
     if pa.types.is_floating(kind):
-        too_large = pc.and_(pc.greater(pc.abs(array), float(EXACT)), pc.is_finite(array))
-        reason = f"{column} is a float beyond 2**53, which does not hold a whole number exactly"
+        exact = EXACT[kind.bit_width]
+        too_large = pc.and_(pc.greater(pc.abs(array), pa.scalar(2.0**exact, kind)), pc.is_finite(array))
+        reason = f"{column} is a float beyond 2**{exact}, which does not hold whole numbers exactly"
         texts = float_text(pc.if_else(too_large, pa.scalar(None, kind), array))
         return Ids(texts, mask(too_large), reason)
     if pa.types.is_decimal(kind):
@@ -66,8 +69,11 @@ def without_missing(array: pa.Array, missing: tuple[str, ...]) -> pa.Array:
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
     if is_text(array.type):
         absent = pc.is_in(array, value_set=pa.array(["", *missing], pa.string()))
-    elif missing and not pa.types.is_null(array.type) and not pa.types.is_nested(array.type):
-        absent = pc.is_in(ids_of(array, "").values, value_set=pa.array(missing, pa.string()))
+    elif missing:
+        try:
+            absent = pc.is_in(ids_of(array, "").values, value_set=pa.array(missing, pa.string()))
+        except pa.ArrowException:  # a type without a text
+            return array
     else:
         return array
     return pc.if_else(absent, pa.scalar(None, array.type), array)
@@ -76,7 +82,7 @@ def without_missing(array: pa.Array, missing: tuple[str, ...]) -> pa.Array:
 def float_text(array: pa.Array) -> pa.Array:
     """Floats as text: whole numbers as such, all others by their shortest form."""
     value_N = array.fill_null(0).to_numpy(zero_copy_only=False)
-    if np.all(np.abs(value_N) <= EXACT) and np.array_equal(np.trunc(value_N), value_N):
+    if np.all(np.abs(value_N) <= 2**53) and np.array_equal(np.trunc(value_N), value_N):
         whole = pa.array(value_N.astype(np.int64)).cast(pa.string())
         return pc.if_else(pc.is_valid(array), whole, pa.scalar(None, pa.string()))
     coded = array.dictionary_encode()

@@ -16,7 +16,6 @@ from diet_ray.log.values.columns import by_distinct, is_text
 
 WRITTEN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 MAX_DIGITS = 4000  # of a number that is written out
-EXACT = 2**53  # up to here float64 holds every whole number
 
 
 class Numbers(NamedTuple):

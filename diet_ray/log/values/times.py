@@ -22,7 +22,7 @@ from diet_ray.log.values.ids import ids_of
 from diet_ray.log.values.numbers import MAX_DIGITS, decimal_of, is_number, mask
 
 END = (datetime(9999, 12, 31) - EPOCH) // MILLISECOND  # of the calendar
-DIGITS = Context(prec=2 * MAX_DIGITS)  # enough that nothing is rounded
+UNROUNDED = Context(prec=2 * MAX_DIGITS)  # enough that nothing is rounded
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
@@ -46,8 +46,9 @@ def times_of(array: pa.Array, time: TimeConfig, path: str) -> Times:
     Raises DataError naming file and column where no value of it can be a time as the schema says.
     """
     read = _clocked(array, time, path)
-    bad_N = mask(pc.is_null(read.ms)) | (np.abs(read.ms.fill_null(0).to_numpy()) >= END)
-    ms_N = np.where(bad_N, 0, read.ms.fill_null(0).to_numpy())
+    read_N = read.ms.fill_null(0).to_numpy()
+    bad_N = mask(pc.is_null(read.ms)) | (read_N <= -END) | (read_N >= END)
+    ms_N = np.where(bad_N, 0, read_N)
     local_N = np.full(len(ms_N), read.local) if isinstance(read.local, bool) else mask(read.local)
     moments = from_local(ms_N, time.zone) if local_N.any() else Moments(ms_N, local_N, local_N)
     good_N = local_N & ~bad_N
@@ -95,7 +96,7 @@ def _floor_divided(ticks: pa.Array, per_second: int) -> pa.Array:
     if per_second >= 1_000:
         ms_N, fits_N = tick_N // (per_second // 1_000), np.ones(len(tick_N), bool)
     else:
-        fits_N = np.abs(tick_N) < END
+        fits_N = (tick_N > -END) & (tick_N < END)
         ms_N = np.where(fits_N, tick_N, 0) * 1_000
     return pa.array(ms_N, mask=mask(pc.is_null(ticks)) | ~fits_N)
 
@@ -135,7 +136,7 @@ def _of_text(array: pa.Array, unit: str) -> pa.Array:
 def _cut(number: Decimal | None, unit: str) -> int | None:
     if number is None or number.adjusted() > 20:
         return None
-    ms = int(DIGITS.multiply(number, Decimal(1_000) / PER_SECOND[unit]).to_integral_value("ROUND_FLOOR"))
+    ms = int(UNROUNDED.multiply(number, Decimal(1_000) / PER_SECOND[unit]).to_integral_value("ROUND_FLOOR"))
     return ms if abs(ms) < END else None
 
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from diet_ray.errors import DataError
 from diet_ray.log.normalise import normalise
-from diet_ray.log.origin import raw_files, source_name
+from diet_ray.log.preparation.origin import raw_files, source_name
 from diet_ray.log.schema import LogSchema
 from diet_ray.log.source import Chunk, chunks
 

@@ -15,14 +15,28 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from diet_ray import layout
 from diet_ray.errors import DataError
 from diet_ray.log.dataset import FORMAT, MANIFEST, Block, PreparedLog, check_time_order, plain_block
 from diet_ray.log.encoding import EncodedPart, block_of, write_part
-from diet_ray.log.growth import CountFile, CountWriter, GrowPiece, SliceVocabulary, distinct_ids, grow
 from diet_ray.log.normalise import normalise
-from diet_ray.log.origin import SOURCES, changed_files, digest, plain_record, raw_files, side_files
-from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
-from diet_ray.log.slices import (
+from diet_ray.log.preparation.growth import (
+    CountFile,
+    CountWriter,
+    GrowPiece,
+    SliceVocabulary,
+    distinct_ids,
+    grow,
+)
+from diet_ray.log.preparation.origin import (
+    SOURCES,
+    changed_files,
+    digest,
+    plain_record,
+    raw_files,
+    side_files,
+)
+from diet_ray.log.preparation.slices import (
     Mapper,
     Slice,
     Staged,
@@ -34,6 +48,7 @@ from diet_ray.log.slices import (
     read_staged,
     write_staged,
 )
+from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
 from diet_ray.log.source import chunks
 from diet_ray.log.vocabulary import Encoder, HashedEncoder
 from diet_ray.storage import FileStamp, Folder
@@ -158,7 +173,7 @@ def stage(piece: SourcePiece) -> StagedPiece:
         name = f"{piece.number:05d}-{number:05d}.parquet"
         if rejected.num_rows:
             quarantined.update(rejected["reason"].to_pylist())
-            folder.write_parquet(f"quarantine/{name}", rejected)
+            folder.write_parquet(layout.quarantined_chunk(name), rejected)
         block_N = block_numbers(rows["ts"].to_numpy(), intervals)
         for number_of_block, inside in partitioned(rows, block_N):
             if number_of_block < 0:

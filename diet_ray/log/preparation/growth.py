@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from diet_ray import layout
 from diet_ray.log.vocabulary import counted, frequent, increment_of, merged_counts, text_of
 from diet_ray.storage import Folder
 
@@ -73,15 +74,10 @@ def grow(piece: GrowPiece) -> dict[str, int]:
         new = frequent(merged_counts(map(folder.read_parquet, paths)), piece.min_count)
         for known in _increments(folder, piece.field, table_rows):
             new = new.filter(pc.invert(pc.is_in(new["id"], value_set=text_of(known["id"]))))
-        folder.write_parquet(increment_path(block, piece.field), increment_of(new, rows))
+        folder.write_parquet(layout.vocabulary(block, piece.field), increment_of(new, rows))
         rows += new.num_rows
         table_rows[block] = rows
     return table_rows
-
-
-def increment_path(block: str, field: str) -> str:
-    """File of the ids that a block adds to a field."""
-    return f"vocabulary/{block}/{field}.parquet"
 
 
 class SliceVocabulary:
@@ -121,6 +117,6 @@ def _coded(ids: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
 def _increments(folder: Folder, field: str, blocks: Iterable[str]) -> Iterator[pa.Table]:
     """The stored increments of a field, LOOKUP_IDS ids at a time."""
     for block in blocks:
-        with folder.fs.open(folder / increment_path(block, field), "rb") as file:
+        with folder.fs.open(folder / layout.vocabulary(block, field), "rb") as file:
             for batch in pq.ParquetFile(file).iter_batches(LOOKUP_IDS):
                 yield pa.Table.from_batches([batch])

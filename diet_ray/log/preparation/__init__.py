@@ -1,0 +1,1 @@
+"""A raw log to a prepared one: slices of time, growth of vocabularies, the manifest, a preview."""
