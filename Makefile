@@ -44,7 +44,7 @@ soak: setup
 
 bench: setup
 	mkdir -p $(DEMO)
-	for name in trial_vocabulary trials_together; do \
+	for name in trial_vocabulary trials_together prepare_speed; do \
 		$(BIN)/python benchmarks/$$name.py --out $(DEMO)/$$name.json || exit 1; \
 	done
 
