@@ -197,7 +197,7 @@ def test_a_module_of_the_working_directory_is_imported(folder: Path) -> None:
 def test_the_working_directory_comes_before_the_packages_as_in_workers(folder: Path) -> None:
     (folder / "antigravity.py").write_text(NET)
     assert check_options("antigravity:Net", []).__module__ == "antigravity"
-    assert sys.path.count(str(folder)) == 1
+    assert sys.path.count(str(folder)) == 1 and sys.path[0] == str(folder)
     check_options("antigravity:Net", [])
     assert sys.path.count(str(folder)) == 1
 
@@ -245,6 +245,15 @@ def test_why_a_model_cannot_be_imported(folder: Path, path: str, source: str | N
         (folder / f"{name}.py").write_text(source)
     with pytest.raises(ConfigError, match=f"model '{path}'.*{says}"):
         check_options(path, [])
+
+
+def test_what_is_built_into_python_is_no_model() -> None:
+    with pytest.raises(ConfigError, match=r"module builtins \(built in\) has no attribute 'Net'"):
+        check_options("builtins:Net", [])
+    with pytest.raises(
+        ConfigError, match=r"model builtins:max is no class of nn\.Module: no signature found"
+    ):
+        check_options("builtins:max", [])
 
 
 def test_an_error_of_several_lines_becomes_one_line(folder: Path) -> None:
