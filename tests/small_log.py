@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from diet_ray import layout
-from diet_ray.config import InnerConfig, MethodConfig, OuterConfig, ReferenceConfig, RunConfig
+from diet_ray.config import InnerConfig, MethodConfig, OuterConfig, ReferenceConfig, RunConfig, TrainingConfig
 from diet_ray.log.dataset import FORMAT, MANIFEST, Block, Part, PreparedLog, plain_block
 from diet_ray.models.registry import HeadConfig
 from diet_ray.storage import Folder
@@ -30,7 +30,7 @@ SMALL = RunConfig(
     dim=4,
     pool_rows=100,
     reference=REFERENCE,
-    training={"batch_size": 32, "learning_rate": 0.02},
+    training=TrainingConfig(batch_size=32, learning_rate=0.02),
     method=MethodConfig(
         inner=InnerConfig(batch_size=6, horizon=4, window=2, learning_rate=0.01),
         outer=OuterConfig(

@@ -168,7 +168,12 @@ def test_a_large_block_is_realigned_by_a_sample_of_its_rows(
     monkeypatch.setattr(stage_module, "REALIGNED_BY_ROWS", 50)
     seen: list[torch.Tensor] = []
     fit = stage_module.affine_maps
-    monkeypatch.setattr(stage_module, "affine_maps", lambda *pair: (seen.extend(pair), fit(*pair))[1])
+
+    def noted(*pair: torch.Tensor) -> torch.Tensor:
+        seen.extend(pair)
+        return fit(*pair)
+
+    monkeypatch.setattr(stage_module, "affine_maps", noted)
     second(prepared, fused_only())
     draw = numpy_generator(SMALL.seed, "carry", 2)
     row_N = np.sort(draw.choice(prepared.log.block(1).rows, 50, replace=False))
@@ -178,7 +183,8 @@ def test_a_large_block_is_realigned_by_a_sample_of_its_rows(
 
 
 def test_without_fusion_or_without_a_memory_the_boundary_rows_alone_are_left(prepared: Prepared) -> None:
-    for config, given in ((fused_only(fusion=False), {}), (fused_only(), {"old": None})):
+    without_memory: dict[str, Any] = {"old": None}
+    for config, given in ((fused_only(fusion=False), {}), (fused_only(), without_memory)):
         stored = second(prepared, config, **given)
         assert torch.equal(stored.emb_NFD, prepared.boundary.emb_NFD)
         assert torch.equal(stored.logit_NT, prepared.boundary.logit_NT)

@@ -138,7 +138,7 @@ def slow_optimise(
 ) -> tuple[Tensor, Tensor, list[Progress]]:
     outer = config.outer
     emb, logit = SlowOuter(start.emb_NFD, outer.embedding_rate), SlowOuter(start.logit_NT, outer.logit_rate)
-    usual, history = 0.0, []
+    usual, history = 0.0, list[Progress]()
     for iteration in range(outer.iterations):
         if iteration % outer.address_every == 0:
             model, stored = next(models), Examples(emb.part, logit.part.sigmoid())
@@ -170,7 +170,7 @@ def real_rows() -> Examples:
 
 
 def fast(config: MethodConfig) -> tuple[Memory, list[Progress]]:
-    models, history = [network(seed=1), network(seed=2)], []
+    models, history = [network(seed=1), network(seed=2)], list[Progress]()
     proxies = cycle([Proxy(loss_of(model), dense_params(model)) for model in models])
     draw = torch.Generator().manual_seed(5)
     stored = optimise_memory(proxies, memory(MEMORY_ROWS, 6), real_rows(), config, draw, history.append)
