@@ -24,7 +24,7 @@ ROWS = {"0001": 160, "0002": 140, "subsequent": 90, "validation": 130, "test": 1
 TABLE_ROWS = {"0001": (20, 9, 5), "0002": (26, 12, 5), "subsequent": (30, 15, 5)}
 
 HEAD = HeadConfig(experts=2, expert_hidden=(6,), tower_hidden=(4,))
-REFERENCE = ReferenceConfig(name="dcn", options={"hidden": (6,)}, head=HEAD, ensemble=("dcn",))
+REFERENCE = ReferenceConfig(name="dcn", options={"hidden": [6]}, head=HEAD, ensemble=("dcn",))
 SMALL = RunConfig(
     ratio=0.2,
     dim=4,
