@@ -127,5 +127,5 @@ def test_a_folder_without_a_card_and_a_damaged_model_are_named(
         with pytest.raises(RunError, match="holds a damaged model"):
             read_model(folder)
     folder.write_json("card.json", {**card, "candidate": {"nome": "dcn"}})
-    with pytest.raises(RunError, match=r"card\.json.*nome"):
+    with pytest.raises(RunError, match=r"card\.json is not valid:\s+nome"):
         read_model(folder)
