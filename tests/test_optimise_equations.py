@@ -189,6 +189,7 @@ CHANGES: list[tuple[str, str, Any]] = [
     ("outer", "clip", 0.1),
     ("outer", "real_rows", 20),
     ("outer", "memory_rows", 12),
+    ("outer", "memory_rows", MEMORY_ROWS),
     ("outer", "hard_ratio", 0.01),
     ("outer", "active_rows", 5),
     ("outer", "active_rows", "auto"),

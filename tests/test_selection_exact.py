@@ -167,6 +167,8 @@ def test_bins_of_ranks_by_hand() -> None:
     assert both.tolist() == [2, 3, 4]
     twice = histogram.merged(histogram)
     assert twice.group_counts() == {1: 10} and twice.tasks == 2
+    of_three = El2nHistogram.of(score_N, np.array([0, 7, 4, 4, 7]), 3)
+    assert of_three.count_GB.shape == (8, BINS) and of_three.group_counts() == {0: 1, 4: 2, 7: 2}
 
 
 def test_el2n_of_several_rows_by_hand() -> None:
