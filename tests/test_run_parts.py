@@ -526,12 +526,22 @@ def test_a_lease_is_renewed_three_times_in_its_seconds(tmp_path: Path) -> None:
     assert len(waits) == 1 and lease.lost_to.startswith("process")
 
 
+HERE = socket.gethostname()
+
+
+# A process of this machine is looked up; where it has no /proc, there is no start by which to know it.
+@pytest.mark.parametrize(("host", "started"), [("elsewhere", 1), ("elsewhere", None), (HERE, None)])
 @pytest.mark.parametrize(("beats", "alive"), [((0, 0, 0, 0), False), ((0, 0, 1), True), ((0, None), False)])
-def test_a_holder_on_another_machine_is_watched_for_its_seconds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beats: tuple[int | None, ...], alive: bool
+def test_a_holder_that_cannot_be_looked_up_is_watched_for_its_seconds(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    beats: tuple[int | None, ...],
+    alive: bool,
+    host: str,
+    started: int | None,
 ) -> None:
     lease = Lease(Folder.at(str(tmp_path)))
-    other = {"token": "t", "host": "elsewhere", "pid": 1, "started": 1, "beat": 0, "seconds": 12.0}
+    other = {"token": "t", "host": host, "pid": 2**22 + 1, "started": started, "beat": 0, "seconds": 12.0}
     now, readings = [0.0], iter(beats)
     monkeypatch.setattr(lease_module.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(lease_module.time, "sleep", lambda s: now.__setitem__(0, now[0] + s))
