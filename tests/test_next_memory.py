@@ -309,6 +309,14 @@ def test_a_stage_without_a_probe_reports_none(prepared: Prepared) -> None:
     assert metrics.progressive is None and metrics.missing_label_groups == ()
 
 
+def test_targets_have_the_labels_of_the_teacher_or_of_the_log(prepared: Prepared) -> None:
+    teacher, real = prepared.pool.targets("teacher"), prepared.pool.targets("real")
+    np.testing.assert_allclose(teacher.label_NT, 1 / (1 + np.exp(-prepared.pool.logit_NT)), rtol=1e-6)
+    assert np.array_equal(real.label_NT, prepared.pool.label_NT)
+    for targets in (teacher, real):
+        assert np.array_equal(targets.emb_NFD, prepared.pool.emb_NFD)
+
+
 @pytest.mark.parametrize("labels", ["teacher", "real"])
 def test_a_stage_distills_the_rows_before_it_under_its_checkpoints(
     prepared: Prepared, tmp_path: Path, labels: Any
