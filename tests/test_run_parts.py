@@ -28,7 +28,7 @@ from diet_ray.runs.metrics import MemoryMetrics, StageMetrics, StreamMetrics
 from diet_ray.runs.records import FORMAT, StageRecord, sha256
 from diet_ray.runs.reference import ReferenceTrainer
 from diet_ray.runs.run import Run, differences
-from diet_ray.runs.stage import Clock
+from diet_ray.runs.stage import Clock, TrainedBlock
 from diet_ray.runs.state import RunState
 from diet_ray.seeding import derived_seed
 from diet_ray.storage import FileStamp, Folder
@@ -176,6 +176,19 @@ def test_a_distillation_in_this_process_reports_and_commits_each_stage(
         assert record.metrics.seconds.train > 0 and record.metrics.probe is None
     assert not diet_ray.distill(folder, str(tmp_path / "run"), SMALL, lines.append).stage - 2
     assert len(lines) == 2
+
+
+def test_the_training_of_a_block_is_timed(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    readings, stamp = iter([10.0, 12.5]), FileStamp("reference", 1, "r")
+
+    class Trainer:
+        def train(self, stage: int) -> tuple[FileStamp, float]:
+            return stamp, float(stage)
+
+    monkeypatch.setattr(local_module.time, "perf_counter", lambda: next(readings))
+    block = finished.log.block(2)
+    trained = local_module._trained(Trainer(), block, 2)  # type: ignore[arg-type]
+    assert trained == TrainedBlock(block, stamp, loss=2.0, seconds=2.5)
 
 
 def test_a_label_group_that_a_block_lacks_is_in_its_record(finished: Finished, tmp_path: Path) -> None:
