@@ -346,6 +346,9 @@ def test_a_config_is_kept_as_it_was_first_given(tmp_path: Path) -> None:
     assert yaml.safe_load(before) == {"seed": 0, "a": [1, 2], "b": {"c": 1}}
     Run.open(str(tmp_path), config)
     assert (tmp_path / "config.yaml").read_bytes() == before
+    # The same settings in another order have the same file, and so the same checksum.
+    other = Run.open(str(tmp_path / "other"), dict(reversed(config.items())))
+    assert other.config_sha256 == sha256(before)
 
 
 def test_differences_name_every_key_with_both_values() -> None:
