@@ -119,7 +119,7 @@ def plain(parts: Any) -> list[Any]:
 
 
 def distilled(log: str, run: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> Parts:
-    """Distil, and note on the way what each part of the two stages was."""
+    """Distill, and note on the way what each part of the two stages was."""
     seen: Parts = {part: [] for part in EVERYTHING}
 
     def noted(module: Any, name: str, part: str, values: Callable[..., Any]) -> None:
