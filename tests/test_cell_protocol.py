@@ -313,9 +313,12 @@ def test_full_training_is_scored_on_the_way(prepared: Prepared, monkeypatch: pyt
     assert len({point.auc for point in curve}) > 1
 
 
-def test_more_points_than_steps_score_every_step(prepared: Prepared) -> None:
+def test_a_curve_has_thirty_points_or_one_of_every_step(prepared: Prepared) -> None:
     curve = full_trajectory(CANDIDATE, 1, Setting(prepared.log, DIM, TRAINING, FIT))
     assert [point.steps for point in curve] == list(range(1, 11))
+    pairs = TRAINING.model_copy(update={"batch_size": 2})
+    curve = full_trajectory(CANDIDATE, 1, Setting(prepared.log, DIM, pairs, FIT))
+    assert [point.steps for point in curve] == list(range(5, 151, 5))  # thirty points
 
 
 @pytest.mark.parametrize("patience", [1, 9])
