@@ -1,5 +1,6 @@
 """The memory file, fusion, addressing and the selective outer step."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +36,21 @@ def test_file_opens_in_pandas_and_polars_and_reads_back(tmp_path: Path) -> None:
     embedding = stored.emb_NFD.flatten(1).float().numpy()
     np.testing.assert_array_equal(np.stack(pd.read_parquet(path)["embedding"].to_list()), embedding)
     np.testing.assert_array_equal(pl.read_parquet(path)["embedding"].to_numpy(), embedding)
+    metadata = json.loads(pq.read_schema(path).metadata[b"diet_ray"])
+    assert metadata == {
+        "fields": ["user", "item", "hour"],
+        "width": DIM,
+        "tasks": ["click", "like"],
+        "F": 3,
+        "d": DIM,
+        "K": 2,
+        "reference": "reference/0001",
+    }
     back = from_arrow(pq.read_table(path), SCHEMA)
     assert back.emb_NFD.shape == (5, FIELDS, DIM)
     torch.testing.assert_close(back.logit_NT, stored.logit_NT.float(), rtol=0, atol=0)
     assert back.group_N.tolist() == stored.group_N.tolist()
+    assert back.stage_N.tolist() == stored.stage_N.tolist() and back.influence_N.isnan().all()
 
 
 @pytest.mark.parametrize(

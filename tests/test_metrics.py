@@ -41,3 +41,16 @@ def test_means_leave_out_the_auc_of_a_task_with_one_class() -> None:
 def test_a_diverged_model_is_named() -> None:
     with pytest.raises(DataError, match="diverged"):
         score_tasks(np.array([[np.nan]]), np.array([[1]]), ["click"])
+
+
+def test_every_task_is_scored_by_its_own_logits_and_labels() -> None:
+    draw = np.random.default_rng(1)
+    logit_NT, label_NT = draw.normal(size=(200, 3)), draw.integers(2, size=(200, 3))
+    scores = score_tasks(logit_NT, label_NT, ["click", "like", "buy"])
+    assert list(scores.tasks) == ["click", "like", "buy"]
+    for t, score in enumerate(scores.tasks.values()):
+        chance_N = 1 / (1 + np.exp(-logit_NT[:, t]))
+        assert score.auc == pytest.approx(roc_auc_score(label_NT[:, t], chance_N))
+        assert score.logloss == pytest.approx(sklearn_log_loss(label_NT[:, t], chance_N))
+    assert scores.auc == pytest.approx(np.mean([score.auc for score in scores.tasks.values()]))
+    assert scores.logloss == pytest.approx(np.mean([score.logloss for score in scores.tasks.values()]))

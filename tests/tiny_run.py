@@ -1,6 +1,14 @@
 """A run and an evaluation that take seconds."""
 
-from diet_ray.config import FitConfig, InnerConfig, MethodConfig, OuterConfig, ReferenceConfig, RunConfig
+from diet_ray.config import (
+    FitConfig,
+    InnerConfig,
+    MethodConfig,
+    OuterConfig,
+    ReferenceConfig,
+    RunConfig,
+    TrainingConfig,
+)
 from diet_ray.runs.metrics import MemoryMetrics, Moments, StageMetrics, StageSeconds
 
 TINY = RunConfig(
@@ -8,7 +16,7 @@ TINY = RunConfig(
     dim=8,
     pool_rows=512,
     reference=ReferenceConfig(name="finalnet", ensemble=("finalnet",)),
-    training={"batch_size": 128},
+    training=TrainingConfig(batch_size=128),
     method=MethodConfig(
         inner=InnerConfig(batch_size=16, horizon=4, window=2),
         outer=OuterConfig(iterations=3, real_rows=256),

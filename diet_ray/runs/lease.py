@@ -79,7 +79,8 @@ class Lease:
                 continue  # the storage may come back; if it does not, the commit fails
 
     def _alive(self, lease: dict[str, Any]) -> bool:
-        if lease["host"] == socket.gethostname():
+        # Without /proc a process cannot be looked up: its heartbeat decides, as on another machine.
+        if lease["host"] == socket.gethostname() and lease["started"] is not None:
             return started_at(lease["pid"]) == lease["started"]
         deadline = time.monotonic() + lease["seconds"]
         while time.monotonic() < deadline:

@@ -105,8 +105,8 @@ class CandidateTraining:
     def train(self) -> None:
         """Pass once over the reduced rows."""
         for row_B in self._order().to(self.reduced.emb_NFD.device).split(self.config.batch_size):
-            if len(row_B) == 1 and self.reduced.rows > 1:
-                continue  # a batch norm cannot train on one row
+            if len(row_B) == 1 < min(self.config.batch_size, self.reduced.rows):
+                continue  # a single row left over: a batch norm cannot train on it
             train_mode(self.model, len(row_B))
             batch = self.reduced.take(row_B)
             loss = self.model.loss(batch.emb_NFD, batch.label_NT)
