@@ -2,11 +2,13 @@
 
 The public API; everything else may change from one version to the next.
 
+    load_schema     the description of a log, from a YAML file
+    prepare         a raw log to encoded blocks, in this process (`diet-ray prepare` does it on a cluster)
     distill         a prepared log to a memory, in this process (`diet-ray distill` does it on a cluster)
     load_memory     the memory of a run as an Arrow table
     load_model      a model that `diet-ray train` exported
     RunConfig ...   every choice of a run; FitConfig and CandidateConfig of a candidate's training
-    LogSchema       the description of a log; StreamConfig of a log that arrives in a stream
+    LogSchema       what load_schema returns; StreamConfig of a log that arrives in a stream
     Backbone        the interface of an architecture of your own
     DietError       base of the errors whose message names what a user can correct
 """
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
         TrainingConfig,
     )
     from diet_ray.evaluation.exported_model import ExportedModel, load_model
-    from diet_ray.log.schema import LogSchema
+    from diet_ray.log.dataset import PreparedLog
+    from diet_ray.log.preparation.prepare import prepare
+    from diet_ray.log.schema import LogSchema, load_schema
     from diet_ray.log.stream.log import StreamConfig
     from diet_ray.models.backbone import Backbone
     from diet_ray.models.registry import HeadConfig, ModelConfig
@@ -53,6 +57,7 @@ __all__ = [
     "MethodConfig",
     "ModelConfig",
     "OuterConfig",
+    "PreparedLog",
     "ReferenceConfig",
     "ResourceError",
     "Run",
@@ -64,6 +69,8 @@ __all__ = [
     "distill",
     "load_memory",
     "load_model",
+    "load_schema",
+    "prepare",
 ]
 
 # Loaded at first use: PyTorch takes seconds to import, and a command's --help needs none of it.
@@ -80,7 +87,9 @@ _MODULES = {
         "TrainingConfig",
     ),
     "diet_ray.evaluation.exported_model": ("ExportedModel", "load_model"),
-    "diet_ray.log.schema": ("LogSchema",),
+    "diet_ray.log.dataset": ("PreparedLog",),
+    "diet_ray.log.preparation.prepare": ("prepare",),
+    "diet_ray.log.schema": ("LogSchema", "load_schema"),
     "diet_ray.log.stream.log": ("StreamConfig",),
     "diet_ray.models.backbone": ("Backbone",),
     "diet_ray.models.registry": ("HeadConfig", "ModelConfig"),

@@ -19,6 +19,8 @@ from diet_ray.storage import Folder
 MODULES = (
     "diet_ray.config",
     "diet_ray.evaluation.exported_model",
+    "diet_ray.log.preparation.prepare",
+    "diet_ray.log.schema",
     "diet_ray.models.backbone",
     "diet_ray.runs.local",
     "diet_ray.runs.published_memory",
@@ -33,6 +35,20 @@ SMALL = RunConfig(
 )
 
 
+CLICKS = """
+name: clicks
+time: {column: ts}
+fields: [user]
+tasks: [clicked]
+blocks:
+  history: [[2021-01-01, 2021-01-04]]
+  subsequent: [2021-01-04, 2021-01-05]
+  validation: [2021-01-05, 2021-01-06]
+  test: [2021-01-06, 2021-01-07]
+"""
+DAYS = range(1, 7)
+
+
 @pytest.fixture(scope="module")
 def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with data/demo, runs/demo and models/best, as the examples name them."""
@@ -41,6 +57,10 @@ def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log = prepare(drift_schema(drift), write_drift_log(drift, data), data)
     diet_ray.distill(data, str(folder / "runs" / "demo"), SMALL)
     export_model(log, str(folder / "models" / "best"))
+    (folder / "clicks.yaml").write_text(CLICKS)
+    (folder / "clicks.csv").write_text(
+        "ts,user,clicked\n" + "".join(f"2021-01-0{d},u{d % 2},{d % 2}\n" for d in DAYS)
+    )
     return folder
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import diet_ray
 
-FUNCTIONS = ("distill", "load_memory", "load_model")
+FUNCTIONS = ("distill", "load_memory", "load_model", "load_schema", "prepare")
 
 
 def test_importing_diet_ray_imports_neither_torch_nor_pyarrow() -> None:

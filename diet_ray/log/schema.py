@@ -6,7 +6,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from diet_ray.errors import ConfigError
@@ -21,7 +20,7 @@ from diet_ray.log.declaration import (
     VocabularyConfig,
 )
 from diet_ray.log.values.clock import moment_ms
-from diet_ray.strict import Strict, config_error
+from diet_ray.strict import Strict, config_error, read_yaml
 
 Interval = tuple[datetime, datetime]  # start inclusive, end exclusive
 
@@ -156,22 +155,27 @@ BUILT_IN = ("globo", "kuairand", "tmall", "taobao")
 
 
 def load_schema(dataset: str) -> LogSchema:
-    """Return a built-in schema by name or one from a YAML file; ConfigError names the key that is wrong."""
+    """Return a built-in schema by name, or one from a YAML file.
+
+    Args:
+        dataset: globo, kuairand, tmall or taobao, or a YAML file (docs/guide.md).
+
+    Returns:
+        The schema.
+
+    Raises:
+        ConfigError: where there is no such schema, or a key is wrong; the message names it.
+
+    Example:
+        >>> import diet_ray
+        >>> diet_ray.load_schema("globo").task_names
+        ('has_next', 'has_two_more', 'next_same_cat')
+    """
     path = files("diet_ray.log") / "datasets" / f"{dataset}.yaml" if dataset in BUILT_IN else Path(dataset)
     if not path.is_file():
         known = ", ".join(BUILT_IN)
         raise ConfigError(f"no dataset {dataset!r}: use one of {known}, drift, or a YAML file that exists")
-    try:
-        value = yaml.safe_load(path.read_bytes().decode("utf-8-sig"))
-    except UnicodeDecodeError as wrong:
-        raise ConfigError(
-            f"{dataset} must be UTF-8, and byte {wrong.start + 1} of it is not; save it as UTF-8"
-        ) from wrong
-    except OSError as wrong:
-        raise ConfigError(f"{dataset} cannot be read: {wrong}") from wrong
-    except yaml.YAMLError as broken:
-        raise ConfigError(f"{dataset} is not YAML: {broken}") from broken
-    return parse_schema(value, dataset)
+    return parse_schema(read_yaml(path, f"log schema {dataset}"), dataset)
 
 
 def parse_schema(value: Any, what: str) -> LogSchema:

@@ -99,10 +99,27 @@ def in_process(function: Callable[[Any], Any], items: Sequence[Any], label: str)
 
 
 def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_process) -> PreparedLog:
-    """Write the encoded blocks of `source` to `out` and return them.
+    """Encode a raw log into the blocks of its schema; `diet-ray prepare` does it over a cluster.
 
-    A log that was prepared there from the same files with the same schema is returned as it is. Raises
-    DataError where a block is empty, a file damaged, a row malformed, or `out` holds another log.
+    A log that was prepared there from the same files with the same schema is returned as it is.
+
+    Args:
+        schema: of the log (load_schema).
+        source: file or directory of the raw log, local or any fsspec URL.
+        out: directory of the prepared log.
+        mapper: runs the pieces of the work; in this process by default.
+
+    Returns:
+        The prepared log.
+
+    Raises:
+        DataError: where a block is empty, a file damaged, a row malformed, or `out` holds another log.
+
+    Example:
+        >>> import diet_ray
+        >>> log = diet_ray.prepare(diet_ray.load_schema("clicks.yaml"), "clicks.csv", "data/clicks")
+        >>> [block.rows for block in log.blocks.values()]
+        [3, 1, 1, 1]
     """
     folder = Folder.at(out)
     if folder.exists(MANIFEST):
