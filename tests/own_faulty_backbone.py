@@ -181,6 +181,18 @@ class NoForwardMode(nn.Module):
         return self.attention(emb_NFD).flatten(1)
 
 
+class NotDifferentiable(torch.autograd.Function):
+    """The identity, without a derivative."""
+
+    @staticmethod
+    def forward(context: Any, hidden_NH: Tensor) -> Tensor:
+        return hidden_NH.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient_NH: Tensor) -> Tensor:
+        raise RuntimeError("derivative is not implemented")
+
+
 class OnceDifferentiable(torch.autograd.Function):
     """The identity, with a gradient and a forward-mode derivative, but no second derivative."""
 
@@ -194,9 +206,7 @@ class OnceDifferentiable(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient_NH: Tensor) -> Tensor:
-        if gradient_NH.requires_grad:
-            raise RuntimeError("derivative is not implemented")
-        return gradient_NH
+        return NotDifferentiable.apply(gradient_NH)
 
     @staticmethod
     def jvp(context: Any, tangent_NH: Tensor) -> Tensor:
