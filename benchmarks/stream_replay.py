@@ -122,8 +122,7 @@ def taken(run: Path) -> int:
     if not records:
         return 0
     (place,) = [
-        stop
-        for _, _, stop, _ in json.loads(records[-1].read_text())["metrics"]["stream"]["intake"]["taken"][-1:]
+        stop for _, _, stop, _ in json.loads(records[-1].read_text())["metrics"]["stream"]["taken"][-1:]
     ]
     return place // PLACES
 

@@ -17,6 +17,7 @@ from diet_ray.distillation.memory_update import check_reference
 from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.runs.history import history_block, history_budget, log_identity
 from diet_ray.runs.lease import Lease
+from diet_ray.runs.reference_reuse import ReusedReference
 from diet_ray.runs.run import Run
 from diet_ray.runs.stage import Budget
 from diet_ray.storage import Folder, absolute
@@ -25,7 +26,6 @@ from pipelines.runtime.driver import Driver, SourceCommit
 from pipelines.runtime.placement import place
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.recipe import Recipe, load_recipe
-from pipelines.runtime.reference_reuse import ReusedReference
 
 
 @dataclass(frozen=True)

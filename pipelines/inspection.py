@@ -13,6 +13,7 @@ from diet_ray.distillation.el2n import group_name
 from diet_ray.distillation.memory import stored_schema
 from diet_ray.runs.records import StageRecord
 from diet_ray.runs.run import Run
+from pipelines.reporting.sizes import size_text
 from pipelines.runtime.command import run_command
 
 
@@ -69,8 +70,8 @@ def stage_table(records: list[StageRecord]) -> Table:
             str(record.stage),
             f"{record.metrics.block_rows:,}",
             f"{memory.rows:,}",
-            _megabytes(record.memory_stamp().size),
-            _megabytes(record.checkpoint_stamp().size),
+            size_text(record.memory_stamp().size),
+            size_text(record.checkpoint_stamp().size),
             f"{outer[0]:.4f} -> {outer[-1]:.4f}" if outer else "not optimised",
         )
     return shown
@@ -110,10 +111,6 @@ def group_table(run: Run) -> Table:
             shares += [f"{n:,}", f"{n / sum(counts.values()):.1%}"]
         shown.add_row(group_name(group, tasks), *shares)
     return shown
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
 
 
 if __name__ == "__main__":

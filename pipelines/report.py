@@ -20,6 +20,7 @@ from pipelines.evaluate import with_spread
 from pipelines.inspection import reference_text
 from pipelines.reporting import charts
 from pipelines.reporting.page import figure, folded, page, table, text
+from pipelines.reporting.sizes import size_text
 from pipelines.runtime.command import run_command
 from pipelines.runtime.progress import console
 from pipelines.studies.ranking_table import ranking_agreement
@@ -46,7 +47,7 @@ class Report:
         content = report(run).encode()
         folder, name = file_at(self.out, "report.html") if self.out else (run.folder, "report.html")
         folder.write(name, content)
-        console.print(f"{folder / name}: {len(content) / 1e6:.1f} MB", soft_wrap=True)
+        console.print(f"{folder / name}: {size_text(len(content))}", soft_wrap=True)
 
 
 def report(run: Run) -> str:

@@ -28,7 +28,7 @@ from pipelines.runtime.command import run_command
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import Bars, bars, console
 from pipelines.runtime.run_access import log_of
-from pipelines.runtime.search_results import leaderboard, publish, ranked
+from pipelines.runtime.search_results import best_text, leaderboard, publish, ranked
 from pipelines.runtime.sweep import Scheduler, Searcher, Sweep, run_sweep, trial_records
 from tune_spaces.space import Spaces, load_space
 
@@ -84,7 +84,9 @@ class Search:
             if getattr(self, option) < 1:
                 raise ConfigError(f"--{option} is {getattr(self, option)}; at least 1 is needed")
         results = search(self)
-        Console(width=None if sys.stdout.isatty() else 160).print(leaderboard(results))
+        out = Console()
+        out.print(leaderboard(results))
+        out.print(best_text(results), soft_wrap=True, markup=False)
 
 
 def search(options: Search) -> pd.DataFrame:
@@ -186,6 +188,8 @@ def _confirm(options: Search, evaluated: EvaluatedRun, folder: Folder, shown: Ba
         for seed in range(options.seeds)
         if not folder.exists(layout.confirmation(record.number, seed))
     ]
+    if not missing:
+        return
     task = evaluate_cell.options(num_gpus=task_claim(cluster_nodes()).gpus)
     arguments = evaluated.task_arguments()
     running = {

@@ -5,6 +5,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class Status:
             print(json.dumps(state, indent=1, sort_keys=True))
             return
         shown = Table("", "", show_header=False)
+        state["closed_at"] = datetime.fromtimestamp(state["closed_at"], UTC).isoformat(" ", "seconds")
         for name, value in state.items():
             shown.add_row(name.replace("_", " "), _text(value))
         Console().print(shown)
@@ -59,7 +61,7 @@ def status(run: Run) -> dict[str, Any]:
     progressive = [metrics.progressive.auc for metrics in stages if metrics.progressive]
     quarantined: Counter[str] = Counter()
     for stream in streams:
-        quarantined.update(stream.quarantined)
+        quarantined.update(stream.counts)
     return {
         "written_by": holder_of(run.folder),
         "seconds_since_newest_block": time.time() - streams[-1].closed_at,
@@ -73,8 +75,10 @@ def status(run: Run) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(each)}" for key, each in value.items()) or "nothing"
+        return ", ".join(f"{key}: {_text(each)}" for key, each in value.items()) or "-"
     if isinstance(value, float):
         return f"{value:,.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

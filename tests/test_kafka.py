@@ -261,7 +261,7 @@ def test_a_topic_becomes_memories_and_goes_on_after_what_is_committed(
     run = stream(asked)
     assert [record.metrics.block_rows for record in run.records] == [500, 500, 200]
     assert sorted(events(tmp_path / "run")) == sorted(log["event"].to_pylist())
-    assert run.records[0].metrics.stream.intake.taken[0] == ("log/0", 0, 7 * MESSAGE_ROWS, False)
+    assert run.records[0].metrics.stream.taken[0] == ("log/0", 0, 7 * MESSAGE_ROWS, False)
     publish(address, "log", values[0], as_arrow(row(1)), partition=3)
     with pytest.raises(DataError, match="log/3, offset 1 cannot be read: it has no column"):
         stream(asked)

@@ -7,12 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.placement import ResourceConfig
+import diet_ray
 from diet_ray import layout
 from diet_ray.config import RunConfig
 from diet_ray.errors import RunError
 from diet_ray.runs.run import Run
-from pipelines.distill import distill
 from tests.tiny_run import TINY
 
 
@@ -21,7 +20,7 @@ def changed(**update: object) -> RunConfig:
 
 
 def lent(drift_log: str, run: Path, run_dir: str, config: RunConfig = TINY, scores: str | None = None) -> Run:
-    return distill(drift_log, str(run), config, ResourceConfig(), run_dir, scores)
+    return diet_ray.distill(drift_log, str(run), config, reference_of=run_dir, score_cache=scores)
 
 
 def test_a_run_of_another_ratio_may_borrow(drift_log: str, run_dir: str, tmp_path: Path) -> None:

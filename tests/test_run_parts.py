@@ -188,7 +188,7 @@ def test_the_training_of_a_block_is_timed(finished: Finished, monkeypatch: pytes
 
     monkeypatch.setattr(local_module.time, "perf_counter", lambda: next(readings))
     block = finished.log.block(2)
-    trained = local_module._trained(Trainer(), block, 2)  # type: ignore[arg-type]
+    trained = local_module._trained(2, block, Trainer().train)
     assert trained == TrainedBlock(block, stamp, loss=2.0, seconds=2.5)
 
 
@@ -239,15 +239,15 @@ def streamed() -> StageMetrics:
     counts = {"late": 3, "files_quarantined": 1}
     intake = IntakeState(taken=(("a.csv", 0, 9, True),), watermark=99, grown=("user",), counts=counts)
     stream = StreamMetrics(
-        intake=intake, closed_at=5.0, seconds_to_read=1.5, seconds_to_commit=2.5, rows_waiting=7, unread=4
+        **dict(intake), closed_at=5.0, seconds_to_read=1.5, seconds_to_commit=2.5, rows_waiting=7, unread=4
     )
     return stage_metrics().model_copy(update={"stream": stream})
 
 
 def test_the_intake_of_a_stream_says_what_was_set_aside_and_how_far_it_is() -> None:
     stream = streamed().stream
-    assert stream and stream.quarantined == {"late": 3, "files_quarantined": 1}
-    assert stream.intake.watermark == 99
+    assert stream and stream.counts == {"late": 3, "files_quarantined": 1}
+    assert stream.watermark == 99 and stream.intake.grown == ("user",)
 
 
 @pytest.mark.parametrize("metrics", [stage_metrics(3), streamed()])
@@ -263,9 +263,10 @@ def as_version_0_1(metrics: StageMetrics) -> dict[str, Any]:
     plain["seconds"]["distil"] = plain["seconds"].pop("distill")
     if stream := plain.pop("stream", None):
         plain["lag"] = {"rows_read": stream.pop("rows_waiting"), "not_read": stream.pop("unread")}
-        plain["stream"] = {**stream.pop("intake"), "types": {"user": "int64"}}
+        plain["stream"] = {key: stream[key] for key in ("taken", "watermark", "grown")}
+        plain["stream"]["types"] = {"user": "int64"}
         plain["stream"]["counts"] = {"late": 3, "files set aside": 1}
-        plain |= stream
+        plain |= {key: value for key, value in stream.items() if key not in IntakeState.model_fields}
     return plain
 
 

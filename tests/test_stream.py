@@ -122,7 +122,7 @@ def test_a_second_writer_and_another_config_are_refused(
 def test_a_skipped_block_is_not_learned_and_not_lost(ray_here: None, tmp_path: Path, log: pa.Table) -> None:
     publish_all(tmp_path, log.slice(0, 1000), 2)
     run = stream(asked(tmp_path, skip_block=True))
-    assert run.stage == 1 and run.records[0].metrics.stream.intake.counts["skipped"] == 500
+    assert run.stage == 1 and run.records[0].metrics.stream.counts["skipped"] == 500
     assert sum(1 for _ in (tmp_path / "run/quarantine/0001").glob("skipped-*")) >= 1
     assert len(events(tmp_path / "run")) == 500
 

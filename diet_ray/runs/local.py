@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from diet_ray import layout
 from diet_ray.config import RunConfig
@@ -12,20 +13,22 @@ from diet_ray.runs.history import history_budget, log_identity
 from diet_ray.runs.lease import Lease
 from diet_ray.runs.metrics import MeanScores
 from diet_ray.runs.reference import ReferenceTrainer
+from diet_ray.runs.reference_reuse import ReusedReference
 from diet_ray.runs.run import Run
 from diet_ray.runs.stage import DistilledMemory, TrainedBlock, distill_stage, missing_groups, run_stage
 from diet_ray.runs.state import RunState
-from diet_ray.storage import Folder, absolute
+from diet_ray.storage import FileStamp, Folder, absolute
 
 
 class LocalWorkers:
     """StageWorkers in this process."""
 
-    def __init__(self, state: RunState) -> None:
-        self.state = state
+    def __init__(self, state: RunState, score_cache: str | None) -> None:
+        self.state, self.score_cache = state, score_cache
 
     def scorer(self, stage: int, block: Block) -> BlockScorer:
-        return LocalScorer(PartScorer(self.state.checkpoint(stage), self.state.log, block))
+        cache = Folder.at(f"{self.score_cache}/{layout.scores(stage)}") if self.score_cache else None
+        return LocalScorer(PartScorer(self.state.checkpoint(stage), self.state.log, block, cache))
 
     def distill(self, stage: int, rows: int, boundary: EmbeddedRows, pool: EmbeddedRows) -> DistilledMemory:
         return distill_stage(self.state, stage, rows, boundary, pool)
@@ -39,6 +42,8 @@ def distill(
     run: str,
     config: RunConfig | None = None,
     report: Callable[[str], None] = lambda message: None,
+    reference_of: str | None = None,
+    score_cache: str | None = None,
 ) -> Run:
     """Distill every historical block of a prepared log, one after another, in this process.
 
@@ -50,6 +55,8 @@ def distill(
         run: directory of the run; new, or one to resume.
         config: of the run; the defaults where it is None.
         report: called with a line of text after every stage.
+        reference_of: a finished run whose checkpoints are reused instead of training.
+        score_cache: the run in whose directory runs with one reference share the scores of their blocks.
 
     Returns:
         The run, with one committed stage per block.
@@ -78,12 +85,16 @@ def distill(
     folder = Folder.at(url)
     check_reference(config, fields=len(prepared.fields), tasks=len(prepared.tasks))
     state = RunState(prepared, folder, config)
+    reused = None
+    if reference_of:
+        reused = ReusedReference(reference_of, config, prepared.fingerprint, len(prepared.history))
     with Lease(folder) as lease:
         opened = Run.open(url, {**config.model_dump(mode="json"), **log_identity(prepared)})
         folder.write_json(layout.LOG_LOCATION, {"data": absolute(log)})
-        trainer, workers = ReferenceTrainer(state), LocalWorkers(state)
+        trainer, workers = ReferenceTrainer(state), LocalWorkers(state, score_cache)
         for stage in range(opened.stage + 1, len(prepared.history) + 1):
-            trained = _trained(trainer, prepared.block(stage), stage)
+            train = partial(reused.copy, to=opened) if reused else trainer.train
+            trained = _trained(stage, prepared.block(stage), train)
             old_rows = opened.records[-1].metrics.memory.rows if opened.records else 0
             budget = history_budget(prepared, config, stage, old_rows)
             missing = missing_groups(opened.records, trained.block, prepared.tasks)
@@ -94,7 +105,7 @@ def distill(
     return opened
 
 
-def _trained(trainer: ReferenceTrainer, block: Block, stage: int) -> TrainedBlock:
+def _trained(stage: int, block: Block, train: Callable[[int], tuple[FileStamp, float]]) -> TrainedBlock:
     started = time.perf_counter()
-    stamp, loss = trainer.train(stage)
+    stamp, loss = train(stage)
     return TrainedBlock(block, stamp, loss, time.perf_counter() - started)

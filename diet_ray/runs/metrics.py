@@ -61,11 +61,9 @@ class StageSeconds(Strict):
     probe: float | None = None
 
 
-class StreamMetrics(Strict):
-    """What a stream adds to a stage: where its rows came from and how long they took."""
+class StreamMetrics(IntakeState):
+    """What a stream adds to a stage: the state of its intake, and how long the block took."""
 
-    intake: IntakeState
-    """State of the intake after the block."""
     closed_at: float
     """When the block closed, seconds since 1970 UTC."""
     seconds_to_read: float
@@ -77,9 +75,9 @@ class StreamMetrics(Strict):
     """Files or messages that wait to be read; None where nobody can tell."""
 
     @property
-    def quarantined(self) -> dict[str, int]:
-        """Rows that were quarantined, or dropped as duplicates, by reason."""
-        return self.intake.counts
+    def intake(self) -> IntakeState:
+        """What the intake resumes from."""
+        return IntakeState(**{key: getattr(self, key) for key in IntakeState.model_fields})
 
 
 class StageMetrics(Strict):
@@ -120,7 +118,7 @@ def _upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
         lag = metrics.pop("lag")
         timing = {key: metrics.pop(key) for key in ("closed_at", "seconds_to_read", "seconds_to_commit")}
         waiting = {"rows_waiting": lag["rows_read"], "unread": lag["not_read"]}
-        metrics["stream"] = {"intake": _upgraded_intake(metrics["stream"]), **timing, **waiting}
+        metrics["stream"] = {**_upgraded_intake(metrics["stream"]), **timing, **waiting}
     return metrics
 
 

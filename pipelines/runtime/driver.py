@@ -16,13 +16,14 @@ from actors.distiller import Distiller
 from actors.placement import Plan
 from actors.reference import ReferenceModel
 from actors.reservation import CapacityWatch, Reservation
+from actors.restart import restartable
 from actors.scorer import Scorer, ScorerPool
-from actors.worker import remote
 from diet_ray.config import RunConfig
 from diet_ray.distillation.scored_rows import BlockScorer, EmbeddedRows
 from diet_ray.log.dataset import Block
 from diet_ray.runs.lease import Lease
 from diet_ray.runs.metrics import MeanScores, StreamMetrics
+from diet_ray.runs.reference_reuse import ReusedReference
 from diet_ray.runs.run import Run
 from diet_ray.runs.stage import (
     Budget,
@@ -33,7 +34,6 @@ from diet_ray.runs.stage import (
 )
 from diet_ray.storage import FileStamp
 from pipelines.runtime.progress import Bars, console
-from pipelines.runtime.reference_reuse import ReusedReference
 
 
 class SourceCommit(NamedTuple):
@@ -142,10 +142,10 @@ class Driver:
         self.reservation = Reservation(plan, _warn)
         options = self.reservation.options
         common = (data, url, config.model_dump(mode="json"), plan.threads)
-        self.reference = remote(ReferenceModel).options(**options(0)).remote(*common)
-        self.distiller = remote(Distiller).options(**options(1)).remote(*common)
+        self.reference = restartable(ReferenceModel).options(**options(0)).remote(*common)
+        self.distiller = restartable(Distiller).options(**options(1)).remote(*common)
         self.scorers = [
-            remote(Scorer).options(**options(2 + number)).remote(*common, score_cache)
+            restartable(Scorer).options(**options(2 + number)).remote(*common, score_cache)
             for number in range(plan.scorers)
         ]
         actors = [self.reference, *self.scorers, self.distiller]
@@ -195,7 +195,7 @@ class Driver:
         self.run.commit(block.name, (*finished.files, *source.files), metrics)
         self.source.committed(stage)
         rows = metrics.memory.rows
-        console.print(f"stage {stage} committed: {rows:,} rows of memory from block {block.name}")
+        console.print(f"stage {stage} (block {block.name}) committed: the memory has {rows:,} rows")
 
 
 def result_of(events: Iterator[Any], advance: Callable[[int], None]) -> Any:

@@ -72,7 +72,7 @@ def health(run: Run) -> dict[str, Any]:
             for task, rate in rates.items()
             if earlier
         },
-        "quarantined": stream.quarantined,
+        "quarantined": stream.counts,
     }
 
 

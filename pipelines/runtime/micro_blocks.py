@@ -92,7 +92,7 @@ class MicroBlocks:
         block = self.blocks.pop(stage)
         waiting = sum(other.closed.block.rows for other in list(self.blocks.values()))
         metrics = StreamMetrics(
-            intake=block.closed.state,
+            **dict(block.closed.state),
             closed_at=block.closed_at,
             seconds_to_read=block.seconds_to_read,
             seconds_to_commit=time.monotonic() - block.clock,
@@ -131,4 +131,4 @@ def sweep(run: Run, config: StreamConfig) -> None:
 def _watermark(run: Run, stage: int) -> int:
     stream = run.records[stage - 1].metrics.stream
     assert stream is not None
-    return stream.intake.watermark
+    return stream.watermark

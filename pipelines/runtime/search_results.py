@@ -75,22 +75,29 @@ def _row(record: TrialRecord, seeds: int, folder: Folder) -> dict[str, Any]:
 
 
 def leaderboard(results: pd.DataFrame, rows: int = 10) -> Table:
-    """The best trials; test scores exist for those that were confirmed."""
+    """The best trials, within 80 columns; test scores exist for those that were confirmed."""
     shown = Table(
-        *("trial", "model", "AUC", "LogLoss", "epochs", "seconds", "confirmed", "test AUC", "test LogLoss"),
-        "candidate",
+        *("trial", "model", "AUC", "LogLoss", "confirmed", "test AUC", "test LogLoss"),
         title="Best candidates",
-        caption="AUC, LogLoss: validation, before the subsequent block; confirmed: validation AUC after it",
+        caption="AUC, LogLoss: validation block, before the subsequent block is learned; confirmed: "
+        "validation AUC after it",
     )
     for row in results[results["objective"].notna()].head(rows).to_dict("records") if len(results) else []:
         confirmed = [row[f"confirmed_{key}"] for key in ("validation_auc", "test_auc", "test_logloss")]
         shown.add_row(
-            *(str(row["number"]), row["model"], _score(row["auc"]), _score(row["logloss"])),
-            *(str(row["epochs"]), f"{row['seconds']:.0f}"),
+            str(row["number"]),
+            row["model"],
+            _score(row["auc"]),
+            _score(row["logloss"]),
             *(_score(score) for score in confirmed),
-            candidate_text(json.loads(row["candidate"])),
         )
     return shown
+
+
+def best_text(results: pd.DataFrame) -> str:
+    """The winner of a search in a line."""
+    best = results.iloc[0]
+    return f"best: trial {best['number']}, {best['model']}, {candidate_text(json.loads(best['candidate']))}"
 
 
 def _score(value: float) -> str:

@@ -12,11 +12,11 @@ from actors.tasks import as_finished
 from diet_ray import layout
 from diet_ray.config import CandidateConfig, FitConfig, RunConfig
 from diet_ray.evaluation.cell import Method
+from diet_ray.runs.reference_reuse import REFERENCE_KEYS
 from diet_ray.runs.run import Run
 from pipelines.distill import distill
 from pipelines.runtime.comparison import Cell, EvaluatedRun, run_cells
 from pipelines.runtime.progress import bars, console
-from pipelines.runtime.reference_reuse import REFERENCE_KEYS
 
 Candidates = dict[str, CandidateConfig]
 
