@@ -57,7 +57,8 @@ class Train:
             bar.advance(1)
         _, card = read_model(Folder.at(out))
         test = card["metrics"]["test"]
-        console.print(f"{out}: test AUC {test['auc']:.4f}, LogLoss {test['logloss']:.4f}")
+        auc = "n/a (one class)" if test["auc"] is None else f"{test['auc']:.4f}"
+        console.print(f"{out}: test AUC {auc}, LogLoss {test['logloss']:.4f}")
 
 
 if __name__ == "__main__":

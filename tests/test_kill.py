@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from actors.placement import ResourceConfig
+import diet_ray
 from diet_ray.config import RunConfig
-from pipelines.distill import distill
 from tests.kill_harness import finish, kill_when, start
 from tests.tiny_run import TINY
 
@@ -27,12 +26,12 @@ def memories(run: Path) -> dict[str, bytes]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("stages", [(2,), pytest.param((1, 2, 3), marks=pytest.mark.long)])
 def test_a_killed_run_ends_with_the_same_memory(
-    ray_here: None, drift_log: str, tmp_path: Path, stages: tuple[int, ...]
+    drift_log: str, tmp_path: Path, stages: tuple[int, ...]
 ) -> None:
     whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "out"
     config_file = tmp_path / "tiny.yaml"
     config_file.write_text(yaml.safe_dump(lasting_seconds().model_dump(mode="json")))
-    distill(drift_log, str(whole), lasting_seconds(), ResourceConfig())
+    diet_ray.distill(drift_log, str(whole), lasting_seconds())
     for stage in stages:
         record = killed / "stages" / f"{stage:04d}.json"
         before = killed / "stages" / f"{stage - 1:04d}.json"

@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+import diet_ray
 from actors.placement import ResourceConfig
 from diet_ray.errors import ConfigError, DataError, RunError
 from diet_ray.evaluation.cell import METHODS
@@ -77,7 +78,7 @@ def test_a_run_of_another_config_or_log_is_refused(run_dir: str, drift_log: str,
 
 def test_a_ratio_below_one_row_per_label_group_is_refused(drift_log: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="ratio too small: 1 rows for 4 label groups"):
-        distill(drift_log, str(tmp_path), TINY.model_copy(update={"ratio": 0.001}), ResourceConfig())
+        diet_ray.distill(drift_log, str(tmp_path), TINY.model_copy(update={"ratio": 0.001}))
 
 
 def test_a_block_cut_in_the_middle_stops_the_run_and_keeps_what_was_committed(
@@ -95,21 +96,6 @@ def test_a_block_cut_in_the_middle_stops_the_run_and_keeps_what_was_committed(
     part.write_bytes(whole)
     distill(str(log), str(run), TINY, ResourceConfig())
     assert newest(str(run)).read_bytes() == newest(run_dir).read_bytes()
-
-
-def test_a_label_group_that_a_block_lacks_is_told_and_no_trouble(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = DriftConfig(rows=4_000, users=100, items=100)
-    source = Path(write_drift_log(config, str(tmp_path / "raw"))) / "part-00000.parquet"
-    rows = pd.read_parquet(source)
-    second = rows["time_ms"].between(*drift_schema(config).intervals()["0002"], inclusive="left")
-    rows[~(second & (rows["is_like"] == 1))].to_parquet(source, index=False)
-    prepare(drift_schema(config), str(source), str(tmp_path / "log"))
-    run = distill(str(tmp_path / "log"), str(tmp_path / "run"), TINY, ResourceConfig())
-    assert run.records[1].metrics.missing_label_groups == ("is_click+long_view+is_like",)
-    assert "block 0002 has no row of label group is_click+long_view+is_like" in capsys.readouterr().err
-    assert run.records[2].metrics.memory.rows_by_label_group.get(7, 0) > 0
 
 
 def test_evaluation_gives_a_row_per_cell_and_runs_no_cell_twice(run_dir: str, drift_log: str) -> None:

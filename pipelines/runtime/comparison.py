@@ -19,6 +19,8 @@ from diet_ray.training.candidate_setup import new_candidate
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.run_access import complete_run
 
+SCORE_COLUMNS = ("auc", "logloss", "rehearsal_weight")
+
 
 class Cell(NamedTuple):
     """One row of the comparison."""
@@ -77,20 +79,28 @@ def run_cells(
     if missing:
         connect()
         _run_missing(missing, candidates, evaluated, fit)
-    return pd.DataFrame([evaluated.folder.read_json(cell.path) for cell in cells])
+    return _table([evaluated.folder.read_json(cell.path) for cell in cells])
 
 
 def stored_cells(folder: Folder) -> pd.DataFrame:
     """One row for each finished cell of a run, by seed, candidate and method."""
     paths = folder.fs.glob(f"{folder.root}/{layout.CELLS}/*.json")
     names = [path.rsplit("/", 1)[-1] for path in sorted(paths)]
-    cells = pd.DataFrame([folder.read_json(f"{layout.CELLS}/{name}") for name in names])
+    cells = _table([folder.read_json(f"{layout.CELLS}/{name}") for name in names])
     order = {method: number for number, method in enumerate(METHODS)}
     return cells.sort_values(
         ["seed", "candidate", "method"],
         key=lambda column: column.map(order) if column.name == "method" else column,
         ignore_index=True,
     )
+
+
+def _table(cells: list[dict[str, Any]]) -> pd.DataFrame:
+    """A row per cell; a score that JSON holds as null, for want of a class, is NaN."""
+    table = pd.DataFrame(cells)
+    scores = [name for name in table.columns if name.startswith(SCORE_COLUMNS)]
+    table[scores] = table[scores].apply(pd.to_numeric)
+    return table
 
 
 def _check_settings(evaluated: EvaluatedRun, candidates: dict[str, CandidateConfig], fit: FitConfig) -> None:

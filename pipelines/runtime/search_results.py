@@ -49,7 +49,7 @@ def _row(record: TrialRecord, seeds: int, folder: Folder) -> dict[str, Any]:
     confirmed = pd.DataFrame([folder.read_json(path) for path in paths if folder.exists(path)])
 
     def mean(column: str) -> float:
-        return UNKNOWN if confirmed.empty else float(confirmed[column].mean())
+        return UNKNOWN if confirmed.empty else float(pd.to_numeric(confirmed[column]).mean())
 
     return {
         "number": record.number,
