@@ -22,6 +22,8 @@ from diet_ray.storage import Folder
 from diet_ray.training.candidate import CandidateTraining, EpochScore, objective, preference
 from diet_ray.training.metrics import Scores, TaskScore
 from diet_ray.training.recommender import Recommender
+from pipelines.evaluate import with_spread
+from pipelines.runtime.comparison import _table
 
 NAN = math.nan
 SCORES = st.builds(
@@ -125,3 +127,13 @@ def test_an_exported_model_without_an_auc_reads_back(drift_log: str, tmp_path: P
     restored, _ = read_model(folder)
     for own, other in zip(restored.dense.parameters(), learner.dense.parameters(), strict=True):
         assert torch.equal(own, other)
+
+
+def test_cells_without_an_auc_are_tables_of_numbers() -> None:
+    cell = {"method": "diet", "candidate": "dcn", "seed": 0, "logloss": 0.5, "rehearsal_weight": None}
+    table = _table([{**cell, "auc": None, "auc_before": None}])
+    assert (
+        table["auc"].isna().all()
+        and table[["auc", "auc_before", "rehearsal_weight"]].dtypes.eq("float64").all()
+    )
+    assert with_spread(table["auc"]) == "" and with_spread(table["logloss"]) == "0.5000"
