@@ -24,8 +24,9 @@ demo: setup
 	$(BIN)/diet-ray inspect $(DEMO)/run
 	$(BIN)/diet-ray evaluate --run $(DEMO)/run --methods warmup,random,diet,full --candidates dcn,finalnet --seeds 2
 
+# Two processes, each with a Ray of its own.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-long: setup
 	$(BIN)/python -m pytest -m long
