@@ -65,6 +65,7 @@ def test_a_log_that_is_there_is_kept_and_one_of_other_settings_is_refused(tmp_pa
     source = Path(write_drift_log(config(), str(tmp_path)))
     before = {path: path.stat().st_mtime_ns for path in source.iterdir()}
     assert write_drift_log(config(), str(tmp_path)) == str(source)
+    assert all(path.suffix == ".parquet" for path in before), "only rows lie in source"
     with pytest.raises(DataError, match=f"{tmp_path} holds a drift log of other settings"):
         write_drift_log(config(seed=1), str(tmp_path))
     assert {path: path.stat().st_mtime_ns for path in source.iterdir()} == before
@@ -73,10 +74,18 @@ def test_a_log_that_is_there_is_kept_and_one_of_other_settings_is_refused(tmp_pa
 def test_a_log_whose_making_was_cut_off_is_made_again(tmp_path: Path) -> None:
     source = Path(write_drift_log(config(), str(tmp_path)))
     whole = contents(source)
-    (source / "drift.json").unlink()
+    (tmp_path / "drift.json").unlink()
     (source / "part-00000.parquet").write_bytes(b"half a file")
     write_drift_log(config(), str(tmp_path))
     assert contents(source) == whole
+
+
+def test_a_log_made_by_0_1_0_is_kept(tmp_path: Path) -> None:
+    source = Path(write_drift_log(config(), str(tmp_path)))
+    (tmp_path / "drift.json").rename(source / "drift.json")
+    before = {path: path.stat().st_mtime_ns for path in source.iterdir()}
+    write_drift_log(config(), str(tmp_path))
+    assert {path: path.stat().st_mtime_ns for path in source.iterdir()} == before
 
 
 @pytest.mark.parametrize(

@@ -90,15 +90,17 @@ def write_drift_log(config: DriftConfig, out: str) -> str:
     Raises DataError where another log was generated there.
     """
     folder, wanted = Folder.at(out), config.model_dump(mode="json")
-    if folder.exists("source/drift.json"):
-        if folder.read_json("source/drift.json") != wanted:
+    # 0.1.0 kept the settings among the files of the log.
+    written = next((p for p in ("drift.json", "source/drift.json") if folder.exists(p)), None)
+    if written is not None:
+        if folder.read_json(written) != wanted:
             raise DataError(f"{out} holds a drift log of other settings; choose another directory")
         return folder / "source"
     world = World(config)
     for number, start in enumerate(range(0, config.rows, FILE_ROWS)):
         rows = world.rows(start, min(start + FILE_ROWS, config.rows))
         folder.write_parquet(f"source/part-{number:05d}.parquet", rows)
-    folder.write_json("source/drift.json", wanted)
+    folder.write_json("drift.json", wanted)
     return folder / "source"
 
 
