@@ -6,7 +6,7 @@ from typing import Any
 from diet_ray.errors import DataError
 from diet_ray.log.dataset import MANIFEST
 from diet_ray.log.files import ignored_files, log_files, matching_files, side_folder, url_of
-from diet_ray.log.schema import LogSchema
+from diet_ray.log.schema import LogSchema, parse_schema
 from diet_ray.storage import FileStamp, Folder, file_at, is_below
 
 SOURCES = "sources.json"
@@ -78,6 +78,25 @@ def changed_files(recorded: dict[str, Any], schema: LogSchema, source: str, out:
     with ThreadPoolExecutor(READERS) as threads:
         same = dict(zip(now, threads.map(lambda name: _same(recorded[name], now[name]), now), strict=True))
     return sorted(name for name, unchanged in same.items() if not unchanged)
+
+
+def check_same_log(folder: Folder, schema: LogSchema, source: str) -> None:
+    """DataError where the log in `folder` is of another schema, or the files of `source` have changed since.
+
+    A source that is gone is no fault: the prepared log does not need it any more.
+    """
+    if parse_schema(folder.read_json(MANIFEST)["schema"], "prepared") != schema:
+        raise DataError(f"{folder.root} holds a log prepared with another schema; choose another directory")
+    raw = Folder.at(source)
+    if not raw.fs.exists(raw.root):
+        return
+    changed = changed_files(folder.read_json(SOURCES), schema, source, folder.root)
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise DataError(
+            f"{source} has changed since {folder.root} was prepared from it ({changed[0]}{more}): choose "
+            "another directory, or remove this one to prepare the log anew"
+        )
 
 
 def _same(recorded: Any, path: str) -> bool:

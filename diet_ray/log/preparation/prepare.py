@@ -30,7 +30,7 @@ from diet_ray.log.preparation.growth import (
 )
 from diet_ray.log.preparation.origin import (
     SOURCES,
-    changed_files,
+    check_same_log,
     digest,
     plain_record,
     raw_files,
@@ -147,25 +147,6 @@ def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_proces
     folder.write_json(MANIFEST, _manifest(schema, blocks, staged, encoded))
     folder.fs.rm(folder / "staging", recursive=True)
     return PreparedLog.open(out)
-
-
-def check_same_log(folder: Folder, schema: LogSchema, source: str) -> None:
-    """DataError where the log in `folder` is of another schema, or the files of `source` have changed since.
-
-    A source that is gone is no fault: the prepared log does not need it any more.
-    """
-    if parse_schema(folder.read_json(MANIFEST)["schema"], "prepared") != schema:
-        raise DataError(f"{folder.root} holds a log prepared with another schema; choose another directory")
-    raw = Folder.at(source)
-    if not raw.fs.exists(raw.root):
-        return
-    changed = changed_files(folder.read_json(SOURCES), schema, source, folder.root)
-    if changed:
-        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        raise DataError(
-            f"{source} has changed since {folder.root} was prepared from it ({changed[0]}{more}): choose "
-            "another directory, or remove this one to prepare the log anew"
-        )
 
 
 def _stage(schema: LogSchema, source: str, out: str, paths: list[str], mapper: Mapper) -> list[StagedPiece]:
