@@ -59,3 +59,12 @@ def test_imports_of_rooms_go_one_way(room: str) -> None:
     for file in files:
         used = {name.split(".")[1] for name in imported(file) if name.startswith("diet_ray.")}
         assert used <= below | {room}, f"{file}: {sorted(used - below - {room})}"
+
+
+def test_files_and_folders_stay_small() -> None:
+    for package in ("diet_ray", "actors", "pipelines", "tune_spaces"):
+        for file in (ROOT / package).rglob("*.py"):
+            lines = len(file.read_text().splitlines())
+            assert lines <= 300, f"{file} has {lines} lines"
+            beside = len(list(file.parent.glob("*.py")))
+            assert beside <= 16, f"{file.parent} has {beside} files"
