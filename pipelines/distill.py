@@ -14,9 +14,9 @@ from actors.placement import ResourceConfig
 from diet_ray import layout
 from diet_ray.config import RunConfig
 from diet_ray.distillation.memory_update import check_reference
+from diet_ray.lease import Lease
 from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.runs.history import history_block, history_budget, log_identity
-from diet_ray.runs.lease import Lease
 from diet_ray.runs.reference_reuse import ReusedReference
 from diet_ray.runs.run import Run
 from diet_ray.runs.stage import Budget

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diet_ray.errors import RunError
-from diet_ray.runs.lease import holder_of
+from diet_ray.lease import holder_of
 from diet_ray.runs.run import Run
 from pipelines.runtime.command import run_command
 from pipelines.runtime.health import health

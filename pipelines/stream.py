@@ -16,13 +16,13 @@ from actors.kafka import SCHEME, KafkaArrivals, KafkaConfig
 from diet_ray import layout
 from diet_ray.distillation.memory_update import check_reference
 from diet_ray.errors import ConfigError
+from diet_ray.lease import Lease
 from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.log.stream.arrivals import Arrivals, DirectoryArrivals
 from diet_ray.log.stream.intake import Intake
 from diet_ray.log.stream.intake_state import IntakeState
 from diet_ray.log.stream.log import StreamConfig, StreamLog
 from diet_ray.runs.history import log_identity
-from diet_ray.runs.lease import Lease
 from diet_ray.runs.run import Run
 from diet_ray.storage import Folder, absolute, is_below
 from pipelines.runtime.command import option, run_command

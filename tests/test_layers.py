@@ -16,6 +16,7 @@ FORBIDDEN = {
 ROOMS = (
     ("errors", "seeding", "layout", "version"),
     ("strict", "storage"),
+    ("lease",),
     ("log",),
     ("models",),
     ("config",),

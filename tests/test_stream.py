@@ -13,9 +13,9 @@ import yaml
 
 from diet_ray import load_memory
 from diet_ray.errors import DataError, RunError
+from diet_ray.lease import Lease
 from diet_ray.log.dataset import Block
 from diet_ray.log.stream.log import StreamConfig
-from diet_ray.runs.lease import Lease
 from diet_ray.runs.run import Run
 from diet_ray.storage import Folder
 from diet_ray.training.metrics import Scores

@@ -8,9 +8,9 @@ from diet_ray import layout
 from diet_ray.config import RunConfig
 from diet_ray.distillation.memory_update import check_reference
 from diet_ray.distillation.scored_rows import BlockScorer, EmbeddedRows, LocalScorer, PartScorer
+from diet_ray.lease import Lease
 from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.runs.history import history_budget, log_identity
-from diet_ray.runs.lease import Lease
 from diet_ray.runs.metrics import MeanScores
 from diet_ray.runs.reference import ReferenceTrainer
 from diet_ray.runs.reference_reuse import ReusedReference

@@ -20,8 +20,8 @@ from actors.restart import restartable
 from actors.scorer import Scorer, ScorerPool
 from diet_ray.config import RunConfig
 from diet_ray.distillation.scored_rows import BlockScorer, EmbeddedRows
+from diet_ray.lease import Lease
 from diet_ray.log.dataset import Block
-from diet_ray.runs.lease import Lease
 from diet_ray.runs.metrics import MeanScores, StreamMetrics
 from diet_ray.runs.reference_reuse import ReusedReference
 from diet_ray.runs.run import Run
