@@ -17,6 +17,7 @@ import re
 CONFIG = "config.yaml"
 LOG_LOCATION = "log.json"
 LEASE = "lease.json"
+RECORDS = "stages"
 STREAM_MANIFEST = "stream.json"
 LATEST_MEMORY = "memory/latest.json"
 REPORT = "report.html"
@@ -41,7 +42,7 @@ def stage_number(folder: str) -> int | None:
 
 
 def record(stage: int) -> str:
-    return f"stages/{stage:04d}.json"
+    return f"{RECORDS}/{stage:04d}.json"
 
 
 def checkpoint(stage: int) -> str:

@@ -33,6 +33,8 @@ COMMANDS = {
     "train": Command("pipelines.train", "Train", "Train a candidate and export it."),
     "study": Command("pipelines.study", "Study", "Run one of the paper's studies."),
     "report": Command("pipelines.report", "Report", "Write a page about a run."),
+    "verify": Command("pipelines.verify", "Verify", "Check every file of a run against its record."),
+    "rollback": Command("pipelines.rollback", "Rollback", "Take a run back to an earlier stage."),
     "inspect": Command("pipelines.inspection", "Inspect", "Show the stages and the memory of a run."),
 }
 

@@ -24,7 +24,7 @@ from diet_ray.storage import Folder, absolute
 from pipelines.runtime.command import option, run_command
 from pipelines.runtime.driver import Driver, SourceCommit
 from pipelines.runtime.placement import place
-from pipelines.runtime.progress import bars, console
+from pipelines.runtime.progress import Whole, bars, console
 from pipelines.runtime.recipe import Recipe, load_recipe
 
 
@@ -109,7 +109,8 @@ def distill(
             reused=reused,
             score_cache=score_cache,
         )
-        with bars() as shown:
+        missing = tuple(block.rows for block in log.history[opened.stage :])
+        with bars(Whole(len(log.history), opened.stage, missing)) as shown:
             driver.run_stages(shown)
     return opened
 

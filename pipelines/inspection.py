@@ -35,23 +35,17 @@ class Inspect:
     """Directory of a run; it may be running."""
     json: bool = False
     """Print JSON instead of tables."""
-    verify: bool = False
-    """Check every file against the size and checksum in its record."""
 
     def __call__(self) -> None:
         run = Run.read(self.run)
-        if self.verify:
-            for record in run.records:
-                run.verify(record.stage)
         out = Console()
         if self.json:
             out.out(json.dumps([record.plain() for record in run.records], indent=1), highlight=False)
             return
         config = run.config
-        stages = f"{run.stage} stages{', files verified' if self.verify else ''}"
         out.print(
             f"{self.run}: log {config['log']}, reference {reference_text(config)}, "
-            f"ratio {config['ratio']:g}, seed {config['seed']}, {stages}",
+            f"ratio {config['ratio']:g}, seed {config['seed']}, {run.stage} stages",
             soft_wrap=True,
         )
         if run.records:

@@ -22,8 +22,9 @@ from actors.trials import SearchSetting
 from diet_ray import layout
 from diet_ray.config import FitConfig, upgrade_fit
 from diet_ray.errors import ConfigError, ResourceError, RunError
-from diet_ray.runs.run import Run, differences
+from diet_ray.runs.run import Run
 from diet_ray.storage import Folder
+from diet_ray.strict import differences
 from pipelines.runtime.command import run_command
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import Bars, bars, console

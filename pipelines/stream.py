@@ -30,7 +30,7 @@ from pipelines.runtime.driver import Driver
 from pipelines.runtime.health import Health
 from pipelines.runtime.micro_blocks import MicroBlocks, Pace
 from pipelines.runtime.placement import place
-from pipelines.runtime.progress import bars, console
+from pipelines.runtime.progress import Whole, bars, console
 from pipelines.runtime.recipe import Recipe, load_recipe
 from pipelines.runtime.stream_guard import StreamGuard
 
@@ -133,7 +133,7 @@ def stream(options: Stream) -> Run:
             lease=lease,
             guard=StreamGuard(run, options.stream),
         )
-        with bars() as shown:
+        with bars(Whole(None, run.stage)) as shown:
             driver.run_stages(shown)
         say_what_waits(intake, options.stream)
     return run

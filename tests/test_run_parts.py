@@ -28,17 +28,18 @@ from diet_ray.runs.history import history_block, history_budget, log_identity
 from diet_ray.runs.metrics import MemoryMetrics, StageMetrics, StreamMetrics
 from diet_ray.runs.records import FORMAT, StageRecord, sha256
 from diet_ray.runs.reference import ReferenceTrainer
-from diet_ray.runs.run import Run, differences
+from diet_ray.runs.run import Run
 from diet_ray.runs.stage import Clock, TrainedBlock
 from diet_ray.runs.state import RunState
 from diet_ray.seeding import derived_seed
 from diet_ray.storage import FileStamp, Folder
+from diet_ray.strict import differences
 from diet_ray.training.checkpoint import restore, to_bytes
 from diet_ray.training.embedding import score_block
 from diet_ray.training.learning import learn_block, new_recommender
 from tests.distinct_blocks import SMALL, same_tensors, write_distinct_blocks
 from tests.test_memory import memory
-from tests.tiny_run import stage_metrics
+from tests.tiny_run import stage_metrics, with_files
 
 
 class Finished(NamedTuple):
@@ -366,18 +367,6 @@ def test_differences_name_every_key_with_both_values() -> None:
         "g: the run has {'h': 1}, this command asks for 7",
     ]
     assert differences(stored, stored) == ""
-
-
-def with_files(tmp_path: Path, config: dict[str, Any], stages: int) -> Run:
-    """A run of which every stage has a file in each folder of stages."""
-    run = Run.open(str(tmp_path), config)
-    for stage in range(1, stages + 1):
-        stamps = [
-            run.folder.write(f"{layout.stage_folder(part, stage)}/file", f"{part} {stage}".encode())
-            for part in layout.STAGE_FOLDERS
-        ]
-        run.commit(f"{stage:04d}", tuple(stamps), stage_metrics())
-    return run
 
 
 def test_files_of_an_unfinished_stage_are_removed_from_every_folder(tmp_path: Path) -> None:

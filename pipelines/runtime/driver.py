@@ -97,8 +97,7 @@ class ActorWorkers:
         return ScorerPool(self.scorers, block, stage)
 
     def distill(self, stage: int, rows: int, boundary: EmbeddedRows, pool: EmbeddedRows) -> DistilledMemory:
-        label = f"stage {stage}: optimising {rows:,} rows"
-        with self.shown.bar(label, self.iterations, "iterations") as bar:
+        with self.shown.bar("optimising", self.iterations, "iterations") as bar:
             call = self.distiller.distill.options(num_returns="streaming")
             memory: DistilledMemory = result_of(call.remote(stage, rows, boundary, pool), bar.advance)
         return memory
@@ -174,7 +173,7 @@ class Driver:
             stamp, loss = self.reused.copy(stage, self.run)
             return TrainedBlock(block, stamp, loss, time.perf_counter() - started)
         progressive = self.guard.examine(self.reference, block, stage)
-        with shown.bar(f"training the reference on block {block.name}", block.rows, "rows") as bar:
+        with shown.bar(f"training {block.name}", block.rows, "rows") as bar:
             call = self.reference.train.options(num_returns="streaming").remote(stage)
             stamp, loss = result_of(call, bar.advance)
         return TrainedBlock(block, stamp, loss, time.perf_counter() - started, progressive)
@@ -194,6 +193,7 @@ class Driver:
         self.lease.check()
         self.run.commit(block.name, (*finished.files, *source.files), metrics)
         self.source.committed(stage)
+        shown.committed(block.rows)
         rows = metrics.memory.rows
         console.print(f"stage {stage} (block {block.name}) committed: the memory has {rows:,} rows")
 
