@@ -115,11 +115,9 @@ class Bar:
     def text(self) -> str:
         """The label, how much of it is done, how fast it goes, and how long it takes."""
         seconds = self.bars.clock() - self.started
-        rate, left = (
-            rate_text(self.done, seconds, self.unit),
-            left_text(self.done, self.total, seconds),
-        )
-        return ", ".join(filter(None, [f"{self.label} {self.done:,}/{self.total:,} {self.unit}", rate, left]))
+        done = f"{self.label} {self.done:,}/{self.total:,}"
+        rate = rate_text(self.done, seconds, self.unit)
+        return ", ".join(filter(None, [done, rate, left_text(self.done, self.total, seconds)]))
 
 
 def rate_text(done: float, seconds: float, unit: str) -> str:
@@ -134,7 +132,7 @@ def rate_text(done: float, seconds: float, unit: str) -> str:
 
 def left_text(done: float, total: float, seconds: float) -> str:
     """The time left at the rate so far; empty where it is too early to tell."""
-    if not total or done / total < TOO_EARLY or done >= total:
+    if seconds <= 0 or not total or done / total < TOO_EARLY or done >= total:
         return ""
     return f"{duration_text(seconds * (total - done) / done)} left"
 
