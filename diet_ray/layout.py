@@ -7,6 +7,7 @@ vocabulary/0003/FIELD.parquet           ids first seen in the stage
 events/0003/events.parquet              event ids of the stage
 quarantine/0003/REASON-0.parquet        rows that were set aside
 reference/0003/checkpoint.safetensors   the reference after the stage
+reference/0003/trained.json             mark that its training has finished; the stage may be uncommitted
 memory/0003/memory.parquet              the distilled data; memory/latest.json names the newest
 evaluation/ studies/                    cells, tables, runs of studies
 search/                                 a search; its name is the user's choice
@@ -47,6 +48,11 @@ def record(stage: int) -> str:
 
 def checkpoint(stage: int) -> str:
     return f"reference/{stage:04d}/checkpoint.safetensors"
+
+
+def trained(stage: int) -> str:
+    """The mark that training of a stage has finished."""
+    return f"reference/{stage:04d}/trained.json"
 
 
 def memory(stage: int) -> str:

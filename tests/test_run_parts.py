@@ -180,7 +180,9 @@ def test_a_distillation_in_this_process_reports_and_commits_each_stage(
     assert len(lines) == 2
 
 
-def test_the_training_of_a_block_is_timed(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_training_of_a_block_is_timed(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     readings, stamp = iter([10.0, 12.5]), FileStamp("reference", 1, "r")
 
     class Trainer:
@@ -189,7 +191,7 @@ def test_the_training_of_a_block_is_timed(finished: Finished, monkeypatch: pytes
 
     monkeypatch.setattr(local_module.time, "perf_counter", lambda: next(readings))
     block = finished.log.block(2)
-    trained = local_module._trained(2, block, Trainer().train)
+    trained = local_module._trained(Folder.at(str(tmp_path)), 2, block, lambda: Trainer().train(2))
     assert trained == TrainedBlock(block, stamp, loss=2.0, seconds=2.5)
 
 

@@ -17,6 +17,7 @@ from diet_ray.runs.reference_reuse import ReusedReference
 from diet_ray.runs.run import Run
 from diet_ray.runs.stage import DistilledMemory, TrainedBlock, distill_stage, missing_groups, run_stage
 from diet_ray.runs.state import RunState
+from diet_ray.runs.trained import Trained, trained_once
 from diet_ray.storage import FileStamp, Folder, absolute
 
 
@@ -93,8 +94,8 @@ def distill(
         folder.write_json(layout.LOG_LOCATION, {"data": absolute(log)})
         trainer, workers = ReferenceTrainer(state), LocalWorkers(state, score_cache)
         for stage in range(opened.stage + 1, len(prepared.history) + 1):
-            train = partial(reused.copy, to=opened) if reused else trainer.train
-            trained = _trained(stage, prepared.block(stage), train)
+            train = partial(reused.copy, stage, opened) if reused else partial(trainer.train, stage)
+            trained = _trained(folder, stage, prepared.block(stage), train)
             old_rows = opened.records[-1].metrics.memory.rows if opened.records else 0
             budget = history_budget(prepared, config, stage, old_rows)
             missing = missing_groups(opened.records, trained.block, prepared.tasks)
@@ -105,7 +106,13 @@ def distill(
     return opened
 
 
-def _trained(stage: int, block: Block, train: Callable[[int], tuple[FileStamp, float]]) -> TrainedBlock:
-    started = time.perf_counter()
-    stamp, loss = train(stage)
-    return TrainedBlock(block, stamp, loss, time.perf_counter() - started)
+def _trained(
+    folder: Folder, stage: int, block: Block, train: Callable[[], tuple[FileStamp, float]]
+) -> TrainedBlock:
+    def timed() -> Trained:
+        started = time.perf_counter()
+        stamp, loss = train()
+        return Trained((stamp,), loss, time.perf_counter() - started)
+
+    (stamp,), loss, seconds = trained_once(folder, stage, block, timed)
+    return TrainedBlock(block, stamp, loss, seconds)

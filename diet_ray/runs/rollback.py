@@ -62,7 +62,7 @@ def roll_back(run: Run, to: int, lease: Lease) -> Run:
         lease.check()
         folder.fs.rm(folder / layout.record(stage))
     again = Run(folder, folder.read(layout.CONFIG))
-    again.sweep()
+    again.sweep(keep_trained=False)
     return again
 
 

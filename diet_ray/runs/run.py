@@ -151,14 +151,19 @@ class Run:
         except DataError as broken:
             raise RunError(f"stage {stage} is damaged: {broken}") from broken
 
-    def sweep(self) -> None:
-        """Remove the files of stages that are not committed."""
+    def sweep(self, *, keep_trained: bool = True) -> None:
+        """Remove the files of stages that are not committed.
+
+        keep_trained: leave checkpoints whose training has finished, which the next start uses.
+        """
         for part in layout.STAGE_FOLDERS:
             if not self.folder.exists(part):
                 continue
             for path in self.folder.fs.ls(self.folder / part, detail=False):
                 stage = layout.stage_number(path.rsplit("/", 1)[-1])
-                if stage is not None and stage > self.stage:
+                if stage is None or stage <= self.stage:
+                    continue
+                if not (keep_trained and part == "reference" and self.folder.exists(layout.trained(stage))):
                     self.folder.fs.rm(path, recursive=True)
 
 

@@ -32,6 +32,7 @@ from diet_ray.runs.stage import (
     missing_groups,
     run_stage,
 )
+from diet_ray.runs.trained import Trained, trained_once
 from diet_ray.storage import FileStamp
 from pipelines.runtime.progress import Bars, console
 
@@ -173,10 +174,15 @@ class Driver:
             stamp, loss = self.reused.copy(stage, self.run)
             return TrainedBlock(block, stamp, loss, time.perf_counter() - started)
         progressive = self.guard.examine(self.reference, block, stage)
-        with shown.bar(f"training {block.name}", block.rows, "rows") as bar:
-            call = self.reference.train.options(num_returns="streaming").remote(stage)
-            stamp, loss = result_of(call, bar.advance)
-        return TrainedBlock(block, stamp, loss, time.perf_counter() - started, progressive)
+
+        def train() -> Trained:
+            with shown.bar(f"training {block.name}", block.rows, "rows") as bar:
+                call = self.reference.train.options(num_returns="streaming").remote(stage)
+                stamp, loss = result_of(call, bar.advance)
+            return Trained((stamp,), loss, time.perf_counter() - started)
+
+        (stamp,), loss, seconds = trained_once(self.run.folder, stage, block, train)
+        return TrainedBlock(block, stamp, loss, seconds, progressive)
 
     def _stage(self, stage: int, trained: TrainedBlock, shown: Bars) -> None:
         block, records = trained.block, self.run.records
