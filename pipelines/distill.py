@@ -6,6 +6,7 @@ committed stage and ends with the same memory, bit for bit on the same number of
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import tyro
@@ -21,11 +22,12 @@ from diet_ray.runs.reference_reuse import ReusedReference
 from diet_ray.runs.run import Run
 from diet_ray.runs.stage import Budget
 from diet_ray.storage import Folder, absolute
-from pipelines.runtime.command import option, run_command
+from pipelines.runtime.command import keeping, option, run_command
 from pipelines.runtime.driver import Driver, SourceCommit
 from pipelines.runtime.placement import place
 from pipelines.runtime.progress import Whole, bars, console
 from pipelines.runtime.recipe import Recipe, load_recipe
+from pipelines.runtime.run_access import kept_stages, trained_text
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def distill(
             return opened
         placed = place(resources)
         if opened.stage:
-            console.print(f"resuming after stage {opened.stage}")
+            console.print(f"resuming after stage {opened.stage}{trained_text(opened)}")
         driver = Driver(
             History(log, config),
             opened,
@@ -110,7 +112,8 @@ def distill(
             score_cache=score_cache,
         )
         missing = tuple(block.rows for block in log.history[opened.stage :])
-        with bars(Whole(len(log.history), opened.stage, missing)) as shown:
+        whole = Whole(len(log.history), opened.stage, missing)
+        with keeping(partial(kept_stages, opened)), bars(whole) as shown:
             driver.run_stages(shown)
     return opened
 

@@ -12,7 +12,7 @@ from diet_ray.log.preparation.preview import check_first_rows, preview
 from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.storage import Folder, absolute
 from pipelines.reporting.prepared import prepared_tables, preview_tables, unread
-from pipelines.runtime.command import run_command
+from pipelines.runtime.command import keeping, run_command
 from pipelines.runtime.progress import bars, console
 
 
@@ -55,7 +55,7 @@ class Prepare:
             Folder.at(out).check_writable()
         from actors.data import RayMapper  # imports Ray, which --help and --check do not need
 
-        with bars() as shown:
+        with keeping(lambda: "nothing is kept: the log is prepared anew"), bars() as shown:
             log = prepare(schema, source, out, RayMapper(shown.follow))
         show(log, schema, source, out)
 

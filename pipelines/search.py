@@ -25,7 +25,7 @@ from diet_ray.errors import ConfigError, ResourceError, RunError
 from diet_ray.runs.run import Run
 from diet_ray.storage import Folder
 from diet_ray.strict import differences
-from pipelines.runtime.command import run_command
+from pipelines.runtime.command import keeping, run_command
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import Bars, bars, console
 from pipelines.runtime.run_access import log_of
@@ -106,7 +106,7 @@ def search(options: Search) -> pd.DataFrame:
     connect()
     nodes = cluster_nodes()
     try:
-        with bars() as shown:
+        with keeping(lambda: "finished epochs and trials are kept", "--resume"), bars() as shown:
             _sweep(options, spaces, evaluated, url, nodes, shown)
             _confirm(options, evaluated, folder, shown)
     finally:

@@ -7,6 +7,7 @@ is lost or taken twice.
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import tyro
@@ -25,13 +26,14 @@ from diet_ray.log.stream.log import StreamConfig, StreamLog
 from diet_ray.runs.history import log_identity
 from diet_ray.runs.run import Run
 from diet_ray.storage import Folder, absolute, is_below
-from pipelines.runtime.command import option, run_command
+from pipelines.runtime.command import keeping, option, run_command
 from pipelines.runtime.driver import Driver
 from pipelines.runtime.health import Health
 from pipelines.runtime.micro_blocks import MicroBlocks, Pace
 from pipelines.runtime.placement import place
 from pipelines.runtime.progress import Whole, bars, console
 from pipelines.runtime.recipe import Recipe, load_recipe
+from pipelines.runtime.run_access import kept_stages
 from pipelines.runtime.stream_guard import StreamGuard
 
 CHANGEABLE = ("block_seconds", "min_rows", "ahead", "probe_every", "max_fall")  # within a run
@@ -133,7 +135,7 @@ def stream(options: Stream) -> Run:
             lease=lease,
             guard=StreamGuard(run, options.stream),
         )
-        with bars(Whole(None, run.stage)) as shown:
+        with keeping(partial(kept_stages, run)), bars(Whole(None, run.stage)) as shown:
             driver.run_stages(shown)
         say_what_waits(intake, options.stream)
     return run

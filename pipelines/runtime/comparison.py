@@ -16,6 +16,7 @@ from diet_ray.evaluation.cell import METHODS, REDUCED, Method
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.storage import Folder, absolute
 from diet_ray.training.candidate_setup import new_candidate
+from pipelines.runtime.command import keeping
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.run_access import complete_run
 
@@ -144,7 +145,7 @@ def _run_missing(
         task.remote(*arguments, cell.method, candidates[cell.candidate], cell.seed, fit): cell
         for cell in missing
     }
-    with bars() as shown, shown.bar("cells", len(missing), "cells") as bar:
+    with keeping(finished_cells), bars() as shown, shown.bar("cells", len(missing), "cells") as bar:
         for cell, done in as_finished(running):
             with user_errors():
                 result = ray.get(done)
@@ -154,6 +155,11 @@ def _run_missing(
                 f"{cell.method} {cell.candidate} seed {cell.seed}: AUC {result.after.auc:.4f}, "
                 f"LogLoss {result.after.logloss:.4f}, {result.seconds:.0f} s"
             )
+
+
+def finished_cells() -> str:
+    """What an interrupted command leaves, as a clause."""
+    return "finished cells are kept"
 
 
 def _choose_weights(methods: list[Method], evaluated: EvaluatedRun, fit: FitConfig, gpus: float) -> None:

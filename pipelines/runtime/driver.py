@@ -160,10 +160,18 @@ class Driver:
                     while trained := training.result():
                         training = ahead.submit(self._train, self.run.stage + 2, shown)
                         self._stage(self.run.stage + 1, trained, shown)
+                except BaseException:
+                    self._abandon()
+                    raise
                 finally:
                     self.source.stop()
         finally:
             self.reservation.release()
+
+    def _abandon(self) -> None:
+        """End the actors: whoever trains ahead would be waited for, minutes after Ctrl-C or an error."""
+        for actor in (self.reference, self.distiller, *self.scorers):
+            ray.kill(actor)
 
     def _train(self, stage: int, shown: Bars) -> TrainedBlock | None:
         block = self.source.next(stage)
