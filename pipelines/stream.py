@@ -32,7 +32,7 @@ from pipelines.runtime.health import Health
 from pipelines.runtime.micro_blocks import MicroBlocks, Pace
 from pipelines.runtime.placement import place
 from pipelines.runtime.progress import Whole, bars, console
-from pipelines.runtime.recipe import Recipe, load_recipe
+from pipelines.runtime.recipe import Recipe, load_recipe, load_stream_policy
 from pipelines.runtime.run_access import kept_stages
 from pipelines.runtime.stream_guard import StreamGuard
 
@@ -65,7 +65,7 @@ class Stream:
     run: str
     """Directory of the run; new, or one to resume."""
     config: str | None = None
-    """A recipe or a YAML file; options below override it."""
+    """A recipe, a YAML file, or the config.yaml of a run; options below override it."""
     until_idle: float | None = None
     """Seconds without anything new after which the stream closes a last block and ends; never if left out."""
     poll: float = 1.0
@@ -85,7 +85,9 @@ class Stream:
         """The defaults of the options: those of the recipe that --config names."""
         config = option("--config")
         recipe = load_recipe(config) if config else Recipe()
-        return cls(tyro.MISSING, tyro.MISSING, tyro.MISSING, settings=for_small_blocks(recipe))
+        policy = load_stream_policy(config) if config else StreamConfig()
+        missing = tyro.MISSING
+        return cls(missing, missing, missing, stream=policy, settings=for_small_blocks(recipe))
 
     def __call__(self) -> None:
         stream(self)

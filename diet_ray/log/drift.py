@@ -19,7 +19,7 @@ from diet_ray.lease import Lease
 from diet_ray.log.schema import LogSchema, parse_schema
 from diet_ray.seeding import numpy_generator
 from diet_ray.storage import Folder
-from diet_ray.strict import Strict
+from diet_ray.strict import Strict, differences
 
 Array = NDArray[np.float64]
 Ids = NDArray[np.int64]
@@ -103,9 +103,13 @@ def write_drift_log(config: DriftConfig, out: str) -> str:
 def _is_written(folder: Folder, config: DriftConfig) -> bool:
     # 0.1.0 kept the settings among the files of the log.
     written = next((p for p in ("drift.json", "source/drift.json") if folder.exists(p)), None)
-    if written and folder.read_json(written) != config.model_dump(mode="json"):
-        raise DataError(f"{folder.root} holds a drift log of other settings; choose another directory")
-    return written is not None
+    if written is None:
+        return False
+    if changed := differences(folder.read_json(written), config.model_dump(mode="json"), "drift.", "log"):
+        raise DataError(
+            f"{folder.root} holds a drift log of other settings ({changed}); choose another directory"
+        )
+    return True
 
 
 def _write(folder: Folder, config: DriftConfig) -> None:

@@ -15,6 +15,7 @@ from diet_ray.errors import RunError
 from diet_ray.evaluation.cell import METHODS, REDUCED, Method
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.storage import Folder, absolute
+from diet_ray.strict import differences
 from diet_ray.training.candidate_setup import new_candidate
 from pipelines.runtime.command import keeping
 from pipelines.runtime.progress import bars, console
@@ -113,22 +114,23 @@ def _check_settings(evaluated: EvaluatedRun, candidates: dict[str, CandidateConf
         path, settings = layout.evaluated_candidate(name), candidate.model_dump(mode="json")
         if not folder.exists(path):
             folder.write_json(path, settings)
-        elif folder.read_json(path) != settings:
-            raise _different(folder / path)
+        else:
+            _check_same(folder / path, folder.read_json(path), settings)
     path = layout.EVALUATION_SETTINGS
     own = {"candidate": fit.model_dump(mode="json"), "fingerprint": log.fingerprint}
     if not folder.exists(path):
         folder.write_json(path, own)
         return
     stored = folder.read_json(path)
-    if {**stored, "candidate": upgrade_fit(stored["candidate"])} != own:
-        raise _different(folder / path)
+    _check_same(folder / path, {**stored, "candidate": upgrade_fit(stored["candidate"])}, own)
 
 
-def _different(path: str) -> RunError:
-    return RunError(
-        f"{path} holds different settings than this command; move the run's evaluation folder away first"
-    )
+def _check_same(path: str, stored: dict[str, Any], requested: dict[str, Any]) -> None:
+    if changed := differences(stored, requested):
+        raise RunError(
+            f"{path} holds different settings ({changed}); use the same, or move the run's evaluation folder "
+            "away first"
+        )
 
 
 def _run_missing(
