@@ -14,6 +14,7 @@ from actors.placement import ResourceConfig
 from diet_ray import layout
 from diet_ray.config import RunConfig
 from diet_ray.distillation.memory_update import check_reference
+from diet_ray.evaluation.memory_probe import PROBE_SEEDS
 from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.runs.history import history_block, history_budget, log_identity
 from diet_ray.runs.lease import Lease
@@ -21,11 +22,12 @@ from diet_ray.runs.reference_reuse import ReusedReference
 from diet_ray.runs.run import Run
 from diet_ray.runs.stage import Budget
 from diet_ray.storage import Folder, absolute
-from pipelines.runtime.command import option, run_command
+from pipelines.runtime.command import option, run_command, say_next
 from pipelines.runtime.driver import Driver, SourceCommit
 from pipelines.runtime.placement import place
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.recipe import Recipe, load_recipe
+from pipelines.runtime.verdicts import say_verdict
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Distill:
     """A recipe (globo, kuairand, tmall, taobao, demo, paper) or a YAML file; options below override it."""
     reference_of: str | None = None
     """A finished run whose reference is reused instead of training one; all its settings must agree."""
+    probe_seeds: int = PROBE_SEEDS
+    """Seeds of the small candidates that judge the memory at the end; 0: no verdict."""
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
 
     @classmethod
@@ -60,6 +64,8 @@ class Distill:
     def __call__(self) -> None:
         config, resources = self.settings.run_config(), self.settings.resources
         distill(self.data, self.run, config, resources, self.reference_of)
+        say_verdict(self.data, self.run, self.probe_seeds)
+        say_next("evaluate", "--run", self.run)
 
 
 def distill(

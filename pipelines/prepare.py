@@ -12,7 +12,7 @@ from diet_ray.log.preparation.preview import check_first_rows, preview
 from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.storage import Folder, absolute
 from pipelines.reporting.prepared import prepared_tables, preview_tables, unread
-from pipelines.runtime.command import run_command
+from pipelines.runtime.command import run_command, say_next
 from pipelines.runtime.progress import bars, console
 
 
@@ -58,6 +58,7 @@ class Prepare:
         with bars() as shown:
             log = prepare(schema, source, out, RayMapper(shown.follow))
         show(log, schema, source, out)
+        say_next("distill", "--data", self.out, "--run", f"runs/{log.name}")
 
     def _drift(self, out: str) -> tuple[str, LogSchema]:
         if self.source is not None:

@@ -24,7 +24,7 @@ from diet_ray.config import FitConfig, upgrade_fit
 from diet_ray.errors import ConfigError, ResourceError, RunError
 from diet_ray.runs.run import Run, differences
 from diet_ray.storage import Folder
-from pipelines.runtime.command import run_command
+from pipelines.runtime.command import run_command, say_next
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import Bars, bars, console
 from pipelines.runtime.run_access import log_of
@@ -87,6 +87,8 @@ class Search:
         out = Console()
         out.print(leaderboard(results))
         out.print(best_text(results), soft_wrap=True, markup=False)
+        best = f"{self.run}/{self.name}/{layout.BEST_CANDIDATE}"
+        say_next("train", "--run", self.run, "--candidate", best, "--out", "models/best")
 
 
 def search(options: Search) -> pd.DataFrame:

@@ -16,6 +16,8 @@ from actors.kafka import SCHEME, KafkaArrivals, KafkaConfig
 from diet_ray import layout
 from diet_ray.distillation.memory_update import check_reference
 from diet_ray.errors import ConfigError
+from diet_ray.evaluation.evidence import of_stream
+from diet_ray.evaluation.verdict import verdict
 from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.log.stream.arrivals import Arrivals, DirectoryArrivals
 from diet_ray.log.stream.intake import Intake
@@ -25,7 +27,7 @@ from diet_ray.runs.history import log_identity
 from diet_ray.runs.lease import Lease
 from diet_ray.runs.run import Run
 from diet_ray.storage import Folder, absolute, is_below
-from pipelines.runtime.command import option, run_command
+from pipelines.runtime.command import option, run_command, say_next
 from pipelines.runtime.driver import Driver
 from pipelines.runtime.health import Health
 from pipelines.runtime.micro_blocks import MicroBlocks, Pace
@@ -86,7 +88,10 @@ class Stream:
         return cls(tyro.MISSING, tyro.MISSING, tyro.MISSING, settings=for_small_blocks(recipe))
 
     def __call__(self) -> None:
-        stream(self)
+        run = stream(self)
+        if evidence := of_stream(run.records):
+            console.print(verdict(evidence).text, markup=False)
+        say_next("report", self.run)
 
 
 def for_small_blocks(recipe: Recipe) -> Recipe:

@@ -14,7 +14,7 @@ from diet_ray.errors import RunError
 from diet_ray.evaluation.export import CARD, read_model
 from diet_ray.storage import Folder, absolute
 from pipelines.runtime.candidates import load_candidates
-from pipelines.runtime.command import run_command
+from pipelines.runtime.command import run_command, say_next
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.run_access import log_of
@@ -59,6 +59,7 @@ class Train:
         test = card["metrics"]["test"]
         auc = "n/a (one class)" if test["auc"] is None else f"{test['auc']:.4f}"
         console.print(f"{out}: test AUC {auc}, LogLoss {test['logloss']:.4f}")
+        say_next("predict", "--model", self.out, "--source", "rows.parquet", "--out", "scores.parquet")
 
 
 if __name__ == "__main__":
