@@ -13,7 +13,7 @@ import diet_ray
 from diet_ray.errors import ConfigError
 from pipelines import cli
 from pipelines.distill import Distill
-from pipelines.runtime.command import guarded, mistake, option
+from pipelines.runtime.command import guarded, mistake, option, say_next
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -128,13 +128,13 @@ def test_options_override_the_recipe_which_overrides_the_defaults(monkeypatch: p
 IMPORTED = """
 import sys
 import pipelines.cli
-heavy = [name for name in ("ray", "torch", "pandas", "matplotlib", "pyarrow") if name in sys.modules]
+heavy = [name for name in ("ray", "torch", "pandas", "altair", "pyarrow") if name in sys.modules]
 assert not heavy, heavy
 try:
     pipelines.cli.main(["prepare", "--help"])
 except SystemExit as ended:
     assert not ended.code
-heavy = [name for name in ("ray", "torch", "matplotlib") if name in sys.modules]
+heavy = [name for name in ("ray", "torch", "altair") if name in sys.modules]
 assert not heavy, heavy
 """
 
@@ -209,6 +209,11 @@ def test_a_reader_that_has_gone_is_no_error(capfd: pytest.CaptureFixture[str]) -
     ]
     done = subprocess.run(["bash", "-c", '"$@" | head -1', "-", *words], capture_output=True, text=True)
     assert done.stderr == ""
+
+
+def test_the_next_command_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    say_next("distill", "--data", "my log", "--run", "runs/x")
+    assert capsys.readouterr().err == "next: diet-ray distill --data 'my log' --run runs/x\n"
 
 
 def test_an_option_is_found_in_both_its_forms() -> None:

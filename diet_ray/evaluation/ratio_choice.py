@@ -36,10 +36,8 @@ class RatioChoice(NamedTuple):
             if self.ratio == self.best
             else f"AUC {self.gap.mean:+.4f} ± {self.gap.error:.4f} against {self.best:.1%}, the best"
         )
-        return (
-            f"Recommended ratio: {self.ratio:.1%} ({behind}; {self.share:.0%} of resamples agree, 95 % lie "
-            f"from {self.low:.1%} to {self.high:.1%})."
-        )
+        span = f", 95% lie from {self.low:.1%} to {self.high:.1%}" if self.low < self.high else ""
+        return f"Recommended ratio: {self.ratio:.1%} ({behind}; {self.share:.0%} of resamples agree{span})."
 
 
 def choose_ratio(ratio_R: NDArray, auc_PR: NDArray, draw: np.random.Generator) -> RatioChoice:
