@@ -5,8 +5,8 @@ import sys
 from diet_ray.errors import ConfigError, DataError
 from diet_ray.log.dataset import MANIFEST, PreparedLog
 from diet_ray.log.drift import drift_schema, write_drift_log
-from diet_ray.log.preparation.origin import unread_files
-from diet_ray.log.preparation.prepare import prepare
+from diet_ray.log.preparation.origin import raw_bytes, unread_files
+from diet_ray.log.preparation.prepare import in_process, prepare
 from diet_ray.log.preparation.preview import check_first_rows, preview
 from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.storage import Folder, absolute
@@ -14,6 +14,9 @@ from pipelines.options.prepare import Prepare
 from pipelines.reporting.prepared import prepared_tables, preview_tables, unread
 from pipelines.runtime.command import run_command
 from pipelines.runtime.progress import bars, console
+
+# Raw files up to this size are prepared in this process: that takes less time than Ray takes to start.
+IN_PROCESS_BYTES = 32 << 20
 
 
 def execute(options: Prepare) -> None:
@@ -23,13 +26,18 @@ def execute(options: Prepare) -> None:
         raise ConfigError("--out is missing: the directory of the prepared log")
     out = absolute(options.out)
     source, schema = _drift(options, out) if options.dataset == "drift" else _raw_log(options)
+    over_cluster = False
     if not Folder.at(out).exists(MANIFEST):
         check_first_rows(schema, source, out)
         Folder.at(out).check_writable()
-    from actors.data import RayMapper  # imports Ray, which --check does not need
+        over_cluster = raw_bytes(schema, source, out) > IN_PROCESS_BYTES
+    if over_cluster:
+        from actors.data import RayMapper  # imports Ray, which a small log and --check do not need
 
-    with bars() as shown:
-        log = prepare(schema, source, out, RayMapper(shown.follow))
+        with bars() as shown:
+            log = prepare(schema, source, out, RayMapper(shown.follow))
+    else:
+        log = prepare(schema, source, out, in_process)
     show(log, schema, source, out)
 
 
