@@ -9,6 +9,7 @@ Shape suffixes: N targets, P directions.
 """
 
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ from diet_ray.models.examples import Examples, LossPerExample, Params
 
 # Rows per pass: bounds the activations held, not the result.
 CHUNK = 1024
+
+# What `_checked_row_dims` returned for a loss: a property of the model, not of its parameters.
+_row_dims: WeakKeyDictionary[LossPerExample, list[int] | None] = WeakKeyDictionary()
 
 PROBE_ROWS = 3
 PROBE_TOLERANCE = 0.01  # rounding is far below, a part that is missing or given to another row far above
@@ -49,33 +53,34 @@ def alignments(
     """
     if not along or not targets.rows:
         return targets.emb_NFD.new_zeros(targets.rows, len(along))
-    try:
-        dims = _checked_row_dims(loss, params, targets)
-        return torch.cat([by_signals(loss, params, rows, along, dims) for rows in targets.chunks(chunk)])
-    except RowsUnknownError:
-        return torch.cat([by_forward_mode(loss, params, rows, along) for rows in targets.chunks(chunk)])
+    if loss not in _row_dims:
+        _row_dims[loss] = _checked_row_dims(loss, params, targets)
+    dims = _row_dims[loss]
+    if dims is not None:
+        try:
+            return torch.cat([by_signals(loss, params, rows, along, dims) for rows in targets.chunks(chunk)])
+        except RowsUnknownError:
+            _row_dims[loss] = None
+    return torch.cat([by_forward_mode(loss, params, rows, along) for rows in targets.chunks(chunk)])
 
 
-def _checked_row_dims(loss: LossPerExample, params: Params, like: Examples) -> list[int]:
-    """`row_dims`, after a comparison with forward mode on a few random rows like these.
+def _checked_row_dims(loss: LossPerExample, params: Params, like: Examples) -> list[int] | None:
+    """`row_dims`, or None: there are none, or forward mode disagrees on a few random rows like these.
 
-    Raises:
-        RowsUnknownError: There are no such dimensions, or the results differ, because of an operation that
-            PyTorch does not show or that permutes the rows.
+    It would where an operation is one that PyTorch does not show, or permutes the rows.
     """
     draw = torch.Generator().manual_seed(0)
     emb_NFD = torch.randn(PROBE_ROWS, *like.emb_NFD.shape[1:], generator=draw)
-    rows = Examples(
-        emb_NFD.to(like.emb_NFD),
-        torch.rand(PROBE_ROWS, *like.label_NT.shape[1:], generator=draw).to(like.label_NT),
-    )
+    label_NT = torch.rand(PROBE_ROWS, *like.label_NT.shape[1:], generator=draw)
+    rows = Examples(emb_NFD.to(like.emb_NFD), label_NT.to(like.label_NT))
     along = [{name: torch.randn(p.shape, generator=draw).to(p) for name, p in params.items()}]
-    dims = row_dims(loss, params, rows)
     exact_NP = by_forward_mode(loss, params, rows, along)
-    difference_NP = by_signals(loss, params, rows, along, dims) - exact_NP
-    if not difference_NP.abs().max() <= PROBE_TOLERANCE * exact_NP.abs().max():
-        raise RowsUnknownError("forward mode gives other derivatives")
-    return dims
+    try:
+        dims = row_dims(loss, params, rows)
+        difference_NP = by_signals(loss, params, rows, along, dims) - exact_NP
+    except RowsUnknownError:
+        return None
+    return dims if difference_NP.abs().max() <= PROBE_TOLERANCE * exact_NP.abs().max() else None
 
 
 def by_forward_mode(loss: LossPerExample, params: Params, rows: Examples, along: Sequence[Params]) -> Tensor:

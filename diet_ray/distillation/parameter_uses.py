@@ -22,11 +22,13 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from diet_ray.models.examples import Examples, LossPerExample, Params
 
-# Linear in any one tensor argument, so the derivative along a direction is the operation on the direction.
-PRODUCTS = {
+# Their derivatives need no formula: `jvp` computes the result once more and takes a slow one for some.
+PRODUCTS = {  # linear in one argument, so the derivative is the product with the direction
     *(torch.matmul, Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__, torch.bmm, Tensor.bmm),
     *(torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__),
 }
+SUMS = {torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__}
+LAYERS = {functional.linear, functional.layer_norm, functional.batch_norm}  # linear in weight and bias
 
 
 class RowsUnknownError(Exception):
@@ -57,9 +59,13 @@ class Operation(NamedTuple):
         return self.function(*args, **kwargs)
 
     def along(self, direction: int) -> Tensor:
-        """The derivative of the result along a direction."""
+        """The derivative of the result along a direction, or what broadcasts to it."""
         tangents = self.tangents[direction]
+        if self.function in SUMS and (len(self.own), len(self.arguments)) == (1, 2):
+            return tangents[0]
         if self.function in PRODUCTS and len(self.own) == 1:
+            return self.call(*tangents)
+        if self.function in LAYERS and 0 not in self.own and len(self.own) == 2:
             return self.call(*tangents)
         primals = [self.arguments[position] for position in self.own]
         return jvp(self.call, tuple(primals), tuple(tangents))[1]
@@ -142,7 +148,8 @@ class ParameterUses(TorchFunctionMode):
         if not isinstance(result, Tensor):
             raise RowsUnknownError(f"{operation.function} makes several tensors of parameters")
         if not result.requires_grad:
-            self.tangents[id(result)] = (result, [operation.along(p) for p in self.directions])
+            along = [operation.along(p).expand_as(result) for p in self.directions]
+            self.tangents[id(result)] = (result, along)
         else:
             self.uses.append(Use(operation, before, get_gradient_edge(result), result.shape))
 
