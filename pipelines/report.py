@@ -3,13 +3,11 @@
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 
 import pandas as pd
-import tyro
 import yaml
 
 from diet_ray import layout
@@ -17,6 +15,7 @@ from diet_ray.runs.run import Run
 from diet_ray.storage import file_at
 from diet_ray.version import __version__
 from pipelines.inspection import reference_text
+from pipelines.options.report import Report
 from pipelines.reporting import comparisons
 from pipelines.reporting.page import Folded, Part, Section, Words, page
 from pipelines.reporting.searches import searched, searches
@@ -29,26 +28,12 @@ from pipelines.runtime.progress import console
 Show = Callable[[pd.DataFrame], Iterator[Part]]
 
 
-@dataclass(frozen=True)
-class Report:
-    """Write RUN/report.html: one page, readable offline, of all results of the run.
-
-    $ diet-ray report runs/globo
-
-    $ diet-ray report runs/globo --out globo.html
-    """
-
-    run: tyro.conf.Positional[str]
-    """Directory of a run."""
-    out: str | None = None
-    """File to write, or a folder to write report.html into; default: RUN/report.html."""
-
-    def __call__(self) -> None:
-        run = Run.read(self.run)
-        content = report(run, datetime.now(UTC)).encode()
-        folder, name = file_at(self.out, "report.html") if self.out else (run.folder, layout.REPORT)
-        folder.write(name, content)
-        console.print(f"{folder / name}: {size_text(len(content))}", soft_wrap=True)
+def execute(options: Report) -> None:
+    run = Run.read(options.run)
+    content = report(run, datetime.now(UTC)).encode()
+    folder, name = file_at(options.out, layout.REPORT) if options.out else (run.folder, layout.REPORT)
+    folder.write(name, content)
+    console.print(f"{folder / name}: {size_text(len(content))}", soft_wrap=True)
 
 
 def report(run: Run, written: datetime) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from diet_ray.evaluation.cell import METHODS
+from diet_ray.evaluation.methods import METHODS
 from diet_ray.log.schema import parse_schema
 from diet_ray.log.stream.log import StreamConfig, StreamLog
 from diet_ray.runs.history import log_identity

@@ -18,9 +18,10 @@ from diet_ray.evaluation import evaluator as evaluator_module
 from diet_ray.evaluation import memory_probe as memory_probe_module
 from diet_ray.evaluation import probe as probe_module
 from diet_ray.evaluation import rehearsal_weight as weight_module
-from diet_ray.evaluation.cell import Method, Setting, run_cell
+from diet_ray.evaluation.cell import Setting, run_cell
 from diet_ray.evaluation.evaluator import Evaluator
 from diet_ray.evaluation.memory_probe import judged, stored_evidence
+from diet_ray.evaluation.methods import Method
 from diet_ray.evaluation.probe import probe_memory
 from diet_ray.evaluation.rehearsal_weight import rehearsal_scores
 from diet_ray.evaluation.trajectory import full_trajectory, reduced_trajectory

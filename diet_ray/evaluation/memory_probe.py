@@ -7,9 +7,9 @@ import numpy as np
 
 from diet_ray import layout
 from diet_ray.errors import DataError
-from diet_ray.evaluation.cell import Method
 from diet_ray.evaluation.evaluator import Evaluator
 from diet_ray.evaluation.gaps import auc_gap
+from diet_ray.evaluation.methods import Method
 from diet_ray.evaluation.probe import probe_logits, probe_rows
 from diet_ray.evaluation.verdict import Contrast, Evidence, Other, counted, verdict
 from diet_ray.models.examples import predict
@@ -17,7 +17,6 @@ from diet_ray.storage import Folder
 from diet_ray.training.embedding import embed_rows
 from diet_ray.training.metrics import Array, score_tasks
 
-PROBE_SEEDS = 2
 CONTROLS: tuple[Method, ...] = ("random", "newest")
 
 

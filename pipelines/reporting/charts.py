@@ -237,7 +237,7 @@ def area_chart(rows: pd.DataFrame, title: str) -> Drawing:
     return styled(
         marked.encode(
             x=alt.X("stage:O", title="stage", axis=alt.Axis(labelAngle=0)) if few else _stage(),
-            y=alt.Y("value:Q", title=title, stack="zero", axis=alt.Axis(format=",")),
+            y=alt.Y("value:Q", title=title, stack="zero"),
             color=alt.Color("name:N", sort=order, legend=_legend(order)),
             order="place:Q",
             tooltip=["stage", "name", _tip("value", title, ",.4~g")],

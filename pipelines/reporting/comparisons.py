@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from diet_ray.evaluation.agreement import FEWEST
-from diet_ray.evaluation.cell import METHODS, REDUCED
 from diet_ray.evaluation.gaps import mean_gap
+from diet_ray.evaluation.methods import METHODS, REDUCED
 from diet_ray.evaluation.verdict import Contrast
 from pipelines.evaluate import MEMBER, members_of_reference, with_spread
 from pipelines.reporting import charts
