@@ -24,20 +24,8 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
-LONGEST = {
-    name: place
-    for place, name in enumerate(
-        (
-            "test_stream",
-            "test_pipelines",
-            "test_search",
-            "test_studies",
-            "test_kafka",
-            "test_kill",
-            "test_logical_gpus",
-        )
-    )
-}
+# Files that take longest, longest first.
+LONGEST = "stream", "pipelines", "search", "studies", "kafka", "kill", "logical_gpus"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -64,9 +52,10 @@ def built_once(name: str, build: Callable[[Path], object], factory: pytest.TempP
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In several processes the files that take longest come first, so that none is left for one at the end."""
+    """In several processes the files that take longest come first: none is left for one of them at the end."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: LONGEST.get(item.path.stem, len(LONGEST)))
+        places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(scope="session")
