@@ -2,44 +2,25 @@
 
 import json
 import sys
-from dataclasses import dataclass
 from typing import Any
-
-import tyro
 
 from diet_ray.errors import RunError
 from diet_ray.runs.verification import Verification, verify_run
 from diet_ray.storage import absolute
+from pipelines.options.verify import Verify
 from pipelines.reporting.sizes import size_text
 from pipelines.runtime.command import run_command
 from pipelines.runtime.progress import bars
 
 
-@dataclass(frozen=True)
-class Verify:
-    """Check every file of every stage of a run: size, checksum, and the chain of the commit records.
-
-    $ diet-ray verify runs/globo
-
-    $ diet-ray verify s3://bucket/run --json
-
-    Prints a line per fault and ends with exit code 2 where there is one. The run may be running. Files that a
-    stream has removed by --stream.keep-last are not missed.
-    """
-
-    run: tyro.conf.Positional[str]
-    """Directory of a run, of `diet-ray distill` or `diet-ray stream`."""
-    json: bool = False
-    """Print JSON instead of lines."""
-
-    def __call__(self) -> None:
-        url = absolute(self.run)
-        with bars() as shown:
-            found = verify_run(url, lambda done, files: shown.follow("checking", done, files))
-        print(json.dumps(plain(found), indent=1) if self.json else _lines(found))
-        if found.faults:
-            stages = sorted({fault.stage for fault in found.faults if fault.stage})
-            raise RunError(f"{self.run} has {len(found.faults)} faults{advice(self.run, stages)}")
+def execute(options: Verify) -> None:
+    url = absolute(options.run)
+    with bars() as shown:
+        found = verify_run(url, lambda done, files: shown.follow("checking", done, files))
+    print(json.dumps(plain(found), indent=1) if options.json else _lines(found))
+    if found.faults:
+        stages = sorted({fault.stage for fault in found.faults if fault.stage})
+        raise RunError(f"{options.run} has {len(found.faults)} faults{advice(options.run, stages)}")
 
 
 def plain(found: Verification) -> dict[str, Any]:

@@ -17,13 +17,14 @@ ROOMS = (
     ("errors", "seeding", "layout", "version"),
     ("strict", "storage"),
     ("lease",),
-    ("log",),
+    ("log", "model_config"),
     ("models",),
     ("config",),
     ("training",),
     ("distillation",),
     ("runs",),
     ("evaluation",),
+    ("local",),
 )
 
 

@@ -6,11 +6,13 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import zip_longest
 from typing import Any
 
 import tyro
 from pydantic import ValidationError
 
+from diet_ray.config import RENAMED_KEYS
 from diet_ray.errors import ConfigError, DietError
 from diet_ray.strict import config_error
 from pipelines.runtime.help_text import folded
@@ -49,6 +51,11 @@ def run_command(
         called()
 
     return guarded(work, shlex.join([*prog.split(), *words]))
+
+
+def say_next(*words: str) -> None:
+    """Print the command that comes next, as it can be pasted into a shell."""
+    console.print(f"next: {shlex.join(('diet-ray', *words))}", markup=False)
 
 
 @contextmanager
@@ -111,8 +118,6 @@ def _text(name: Any) -> str:
 
 def refuse_renamed(words: Sequence[str]) -> None:
     """ConfigError where an option has the name of an earlier version, with the name it has now."""
-    from diet_ray.config import RENAMED_KEYS  # imports PyTorch
-
     for word in words:
         if word == "--":
             return
@@ -127,7 +132,7 @@ def refuse_renamed(words: Sequence[str]) -> None:
 def option(name: str, argv: Sequence[str] | None = None) -> str | None:
     """The value of an option that decides the defaults of the others, before all are read."""
     words = list(sys.argv[1:] if argv is None else argv)
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         if word == name:
             return following
         if word.startswith(f"{name}="):

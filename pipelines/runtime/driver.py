@@ -28,6 +28,7 @@ from diet_ray.runs.run import Run
 from diet_ray.runs.stage import (
     Budget,
     DistilledMemory,
+    ProbeScores,
     TrainedBlock,
     missing_groups,
     run_stage,
@@ -71,8 +72,8 @@ class Guard(Protocol):
     def examine(self, reference: Any, block: Block, stage: int) -> MeanScores | None:
         """Scores of the reference on a block that it has not learned; raises where it should not go on."""
 
-    def probe(self, distiller: Any, stage: int) -> MeanScores | None:
-        """Scores of a probe trained on the memory before a stage; None where none is due."""
+    def probe(self, distiller: Any, stage: int) -> ProbeScores | None:
+        """Scores of a probe on the block of a stage; None where none is due."""
 
 
 class NoGuard:
@@ -81,7 +82,7 @@ class NoGuard:
     def examine(self, reference: Any, block: Block, stage: int) -> MeanScores | None:
         return None
 
-    def probe(self, distiller: Any, stage: int) -> MeanScores | None:
+    def probe(self, distiller: Any, stage: int) -> ProbeScores | None:
         return None
 
 
@@ -103,7 +104,7 @@ class ActorWorkers:
             memory: DistilledMemory = result_of(call.remote(stage, rows, boundary, pool), bar.advance)
         return memory
 
-    def probe(self, stage: int) -> MeanScores | None:
+    def probe(self, stage: int) -> ProbeScores | None:
         return self.guard.probe(self.distiller, stage)
 
 
