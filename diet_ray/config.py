@@ -88,7 +88,10 @@ class OuterConfig(Strict):
     target_labels: TargetLabels = "teacher"
     """Labels of the targets in eq. 19: the checkpoint's probabilities, or the log's 0 and 1."""
     hard_ratio: Share = 0.1
-    """Share of the real rows that become hard targets (eq. 16)."""
+    """Share of the block's rows that are hard (eq. 16); as many of the real rows become targets."""
+    hard_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of the pool that is drawn from the hard rows of the whole block, found by one pass over it at the
+    first addressing; 0 draws the pool evenly, without the pass. A block that fits the pool needs none."""
     active_rows: Positive | Literal["auto"] = "auto"
     """Memory rows that an iteration may change (eq. 17); auto: inner horizon x inner batch size."""
     address_every: Positive = 4
