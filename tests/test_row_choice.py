@@ -102,7 +102,7 @@ def test_few_candidates_are_sent_of_a_large_cell() -> None:
     """Less than twice what is chosen of a thousand, some twenty of one."""
     draw = whole_block(1_000_000, 1000, seed=0)
     rows = Rows(np.arange(1_000_000), np.zeros(1_000_000, int))
-    assert 1000 == len(draw.candidates(rows).row_N)  # of a part alone no more than the quota
+    assert len(draw.candidates(rows).row_N) == 1000  # of a part alone no more than the quota
     halves = [draw.candidates(Rows(h, np.zeros(len(h), int))) for h in np.array_split(rows.row_N, 20)]
     assert 1000 <= sum(len(half.row_N) for half in halves) < 1400
     one = [
