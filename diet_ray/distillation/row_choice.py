@@ -72,7 +72,7 @@ class Draw(NamedTuple):
         place_N = np.minimum(np.searchsorted(self.cell_C, rows.cell_N), len(self.cell_C) - 1)
         hash_N = row_hash(self.seed, rows.row_N)
         wanted_C = self.quota_C + 6 * np.sqrt(self.quota_C) + 15
-        limit_C = np.ones(len(wanted_C)) if self.every else wanted_C / self.count_C
+        limit_C = np.ones(len(wanted_C)) if self.every else wanted_C / np.maximum(self.count_C, 1)
         known_N = self.cell_C[place_N] == rows.cell_N
         near_N = np.flatnonzero(known_N & ((hash_N >> np.uint64(11)) * 2.0**-53 < limit_C[place_N]))
         return rows.take(near_N[self._smallest(place_N[near_N], hash_N[near_N])])
