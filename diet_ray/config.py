@@ -24,6 +24,8 @@ RENAMED_KEYS = {
     "method.boundary.width": "span",
     "method.boundary.carry": "realign",
 }
+# Keys that version 0.1 did not have: path of the key -> what its runs are resumed with.
+ADDED_KEYS = {"method.outer.hard_share": 0.5}
 
 
 class BoundaryConfig(Strict):
@@ -275,6 +277,9 @@ def upgrade_config(stored: Mapping[str, Any]) -> dict[str, Any]:
         section = _section(upgraded, parents)
         if old in section:
             section[new] = section.pop(old)
+    for path, value in ADDED_KEYS.items():
+        *parents, key = path.split(".")
+        _section(upgraded, parents).setdefault(key, value)
     outer = _section(upgraded, ["method", "outer"])
     if "active_rows" in outer and outer["active_rows"] is None:
         outer["active_rows"] = "auto"
