@@ -105,7 +105,7 @@ def test_choices_and_rows_are_those_of_one_process(
     assert len(pool.spans) == (-(-pool.block.rows // part_rows) if part_rows else 1)
     for ours, theirs in zip(fetched(pool.scores()), local.scores(), strict=True):
         assert same(ours[1:], theirs[1:]) and ours.first == theirs.first
-    for ours, theirs in zip(chosen(pool), chosen(in_process(state, None)), strict=True):
+    for ours, theirs in zip(chosen(pool), chosen(local), strict=True):
         assert same(ours, theirs)
     draw = whole_block(pool.block.rows, 60, 3)
     embedded = [
@@ -146,7 +146,8 @@ def test_hard_rows_and_the_pool_are_those_of_one_process(scorers: Actors, state:
     assert drawn.weights == expected.weights
     ours, theirs = (EmbeddedRows.joined(fetched(each.parts)) for each in (drawn, expected))
     assert same(ours, theirs)
-    assert np.bincount(ours.cell_N).tolist() == [TINY.pool_rows // 2, TINY.pool_rows // 2]
+    rest, hard = np.bincount(ours.cell_N).tolist()
+    assert rest + hard == TINY.pool_rows and 0.1 * pool.block.rows <= hard <= TINY.pool_rows // 2
 
 
 def test_influence_through_actors_is_that_of_per_sample_gradients(
