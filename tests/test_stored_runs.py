@@ -1,7 +1,8 @@
 """Runs that version 0.1.0 wrote are read and resumed.
 
 The memories that follow are not those it would have made: within a bin of EL2N rows are chosen by a hash now,
-and the pool has hard rows of the whole block. How many rows are of which stage and label group is the same.
+and the pool has hard rows of the whole block, so other old rows are kept. How many rows there are, and how many
+of each label group are new, is the same.
 
 tests/fixtures/runs_of_version_0.1.0.tar.gz was made by that version on a small shop's log: `run` is a
 distillation of three blocks whose last stage was taken away, `stream` a stream that stopped after three of
@@ -44,10 +45,10 @@ def settings(run: Path) -> RunConfig:
 
 
 def assert_alike(found: Path, expected: Path) -> None:
-    """The same schema, rows by stage, and label groups of the rows of the newest stage."""
+    """The same schema, rows, and label groups of the rows of the newest stage."""
     ours, theirs = pq.read_table(found), pq.read_table(expected)
     assert ours.schema.equals(theirs.schema)
-    assert ours.column("stage").value_counts().equals(theirs.column("stage").value_counts())
+    assert ours.num_rows == theirs.num_rows
     newest = max(ours.column("stage").to_pylist())
     groups = [
         Counter(table.filter(pc.equal(table["stage"], newest))["label_group"].to_pylist())
