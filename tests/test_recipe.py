@@ -8,8 +8,8 @@ import yaml
 from diet_ray.config import RunConfig
 from diet_ray.errors import ConfigError
 from diet_ray.log.stream.config import StreamConfig
-from pipelines.runtime.recipe import RECIPES, Recipe, load_recipe, load_stream_policy
 from pipelines.options.stream import Stream
+from pipelines.runtime.recipe import RECIPES, Recipe, load_recipe, load_stream_policy
 
 
 @pytest.mark.parametrize("name", RECIPES)
