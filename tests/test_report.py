@@ -11,7 +11,8 @@ import pytest
 
 from diet_ray.evaluation.methods import METHODS
 from diet_ray.runs.run import Run
-from pipelines.report import Report, report
+from pipelines.options.report import Report
+from pipelines.report import report
 from pipelines.reporting.charts import pareto_front
 from pipelines.reporting.page import page, table
 from pipelines.runtime.run_access import write_table

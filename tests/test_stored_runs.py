@@ -19,8 +19,9 @@ from diet_ray.config import OF_LOG, RunConfig
 from diet_ray.errors import ConfigError
 from diet_ray.log.stream.config import StreamConfig
 from diet_ray.runs.run import Run
+from pipelines.options.stream import Stream
 from pipelines.runtime.recipe import Recipe, load_recipe
-from pipelines.stream import Stream, stream
+from pipelines.stream import stream
 
 FIXTURE = Path(__file__).parent / "fixtures" / "runs_of_version_0.1.0.tar.gz"
 ROUNDING = 1e-6  # processors differ in the last bits of a sum
