@@ -23,6 +23,7 @@ ROOMS = (
     ("distillation",),
     ("runs",),
     ("evaluation",),
+    ("local",),
 )
 
 

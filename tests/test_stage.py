@@ -23,7 +23,7 @@ def untrained(log: PreparedLog, config: RunConfig) -> Recommender:
 
 def memories(log: str, run: Path, config: RunConfig) -> list[Memory]:
     """The memory after each historical block, distilled in this process."""
-    done = diet_ray.distill(log, str(run), config)
+    done = diet_ray.distill(log, str(run), config, probe_seeds=0)
     state = RunState(PreparedLog.open(log), done.folder, config)
     stored = [state.memory(stage) for stage in range(1, done.stage + 1)]
     return [memory for memory in stored if memory is not None]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
@@ -46,6 +47,11 @@ def run_command(
         tyro.cli(command, prog=prog, args=words, **given)()
 
     return guarded(work)
+
+
+def say_next(*words: str) -> None:
+    """Print the command that comes next, as it can be pasted into a shell."""
+    console.print(f"next: {shlex.join(('diet-ray', *words))}", markup=False)
 
 
 def guarded(work: Callable[[], int | None]) -> int:
