@@ -24,6 +24,8 @@ RENAMED_KEYS = {
     "method.boundary.width": "span",
     "method.boundary.carry": "realign",
 }
+# Keys that version 0.1 did not have: path of the key -> what its runs are resumed with.
+ADDED_KEYS = {"method.outer.hard_share": 0.5}
 
 
 class BoundaryConfig(Strict):
@@ -88,7 +90,10 @@ class OuterConfig(Strict):
     target_labels: TargetLabels = "teacher"
     """Labels of the targets in eq. 19: the checkpoint's probabilities, or the log's 0 and 1."""
     hard_ratio: Share = 0.1
-    """Share of the real rows that become hard targets (eq. 16)."""
+    """Share of the block's rows that are hard (eq. 16); as many of the real rows become targets."""
+    hard_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of the pool that is drawn from the hard rows of the whole block, found by one pass over it at the
+    first addressing; 0 draws the pool evenly, without the pass. A block that fits the pool needs none."""
     active_rows: Positive | Literal["auto"] = "auto"
     """Memory rows that an iteration may change (eq. 17); auto: inner horizon x inner batch size."""
     address_every: Positive = 4
@@ -277,6 +282,9 @@ def upgrade_config(stored: Mapping[str, Any]) -> dict[str, Any]:
         section = _section(upgraded, parents)
         if old in section:
             section[new] = section.pop(old)
+    for path, value in ADDED_KEYS.items():
+        *parents, key = path.split(".")
+        _section(upgraded, parents).setdefault(key, value)
     outer = _section(upgraded, ["method", "outer"])
     if "active_rows" in outer and outer["active_rows"] is None:
         outer["active_rows"] = "auto"

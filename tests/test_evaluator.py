@@ -12,7 +12,7 @@ import diet_ray
 from diet_ray import layout
 from diet_ray.config import CandidateConfig, FitConfig
 from diet_ray.distillation.baselines import el2n_rows, kmeans_rows, random_rows
-from diet_ray.distillation.scored_rows import LocalScorer, PartScorer
+from diet_ray.distillation.scored_rows import EmbeddedRows, LocalScorer, PartScorer
 from diet_ray.errors import DataError, RunError
 from diet_ray.evaluation import evaluator as evaluator_module
 from diet_ray.evaluation import probe as probe_module
@@ -30,7 +30,7 @@ from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import Examples
 from diet_ray.runs.run import Run
 from diet_ray.runs.state import RunState
-from diet_ray.seeding import numpy_generator
+from diet_ray.seeding import derived_seed
 from diet_ray.storage import Folder
 from diet_ray.training.candidate_setup import validation_rows
 from diet_ray.training.embedding import score_block
@@ -73,14 +73,14 @@ def selected(prepared: Prepared, method: str, seed: int) -> Examples:
     own, parts = evaluator(prepared), list[Examples]()
     for stage, budget in enumerate(BUDGETS, start=1):
         scorer = LocalScorer(PartScorer(own.state.checkpoint(stage), own.log, own.log.block(stage)))
-        draw = numpy_generator(seed, method, stage)
+        draw_seed = derived_seed(seed, method, stage)
         if method == "random":
-            row_N = random_rows(scorer, budget, draw)
+            chosen = random_rows(scorer, budget, draw_seed)
         elif method == "kmeans":
-            row_N = kmeans_rows(scorer, budget, draw)
+            chosen = kmeans_rows(scorer, budget, draw_seed)
         else:
-            row_N = el2n_rows(scorer, budget, SMALL.method.boundary.quantile)
-        embedded = scorer.embed(row_N)
+            chosen = el2n_rows(scorer, budget, SMALL.method.boundary.quantile)
+        embedded = EmbeddedRows.joined(scorer.embed(chosen))
         soft = 1 / (1 + np.exp(-embedded.logit_NT.astype(np.float64)))
         parts.append(Examples(torch.tensor(embedded.emb_NFD), torch.tensor(soft).float()))
     return Examples(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
@@ -112,7 +112,7 @@ def test_a_baseline_has_as_many_rows_of_each_block_with_soft_labels(
 def test_scores_of_a_block_are_kept_for_others(prepared: Prepared) -> None:
     evaluator(prepared).reduced_rows("el2n", 0)
     kept = sorted(str(path.relative_to(prepared.run)) for path in prepared.run.glob("studies/scores/*/*"))
-    assert kept == [f"{layout.scores(stage)}/part-{part}.parquet" for stage in (1, 2) for part in (0, 1)]
+    assert kept == [f"{layout.scores(stage)}/rows-0-{rows}.parquet" for stage, rows in ((1, 160), (2, 140))]
 
 
 def test_the_rows_of_diet_are_the_newest_memory(prepared: Prepared) -> None:

@@ -37,11 +37,16 @@ def newest(run: str) -> Path:
     return Path(run) / "memory" / "0003" / "memory.parquet"
 
 
-def test_the_memory_does_not_depend_on_the_number_of_scorers(
+def test_in_one_process_and_over_actors_with_two_scorers_the_memories_are_the_same(
     run_dir: str, drift_log: str, tmp_path: Path
 ) -> None:
     distill(drift_log, str(tmp_path / "two"), TINY, TWO_SCORERS)
-    assert newest(str(tmp_path / "two")).read_bytes() == newest(run_dir).read_bytes()
+    for stage in (1, 2, 3):
+        over_actors, in_process = (
+            tmp_path / "two" / layout.memory(stage),
+            Path(run_dir) / layout.memory(stage),
+        )
+        assert over_actors.read_bytes() == in_process.read_bytes()
 
 
 def test_the_memory_file_opens_in_pandas_and_polars_without_our_code(run_dir: str, drift_log: str) -> None:

@@ -57,6 +57,7 @@ class StageSeconds(Strict):
 
     train: float
     score: float
+    """Scoring the block and choosing its rows, influence on all of them included."""
     distill: float
     probe: float | None = None
 
