@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from diet_ray import layout
-from diet_ray.evaluation.verdict import Contrast, Evidence
+from diet_ray.evaluation.verdicts.verdict import Contrast, Evidence
 from diet_ray.runs.run import Run
 from diet_ray.storage import Folder
 from pipelines.options.report import Report
