@@ -24,9 +24,9 @@ demo: setup
 	$(BIN)/diet-ray inspect $(DEMO)/run
 	$(BIN)/diet-ray evaluate --run $(DEMO)/run --methods warmup,random,diet,full --candidates dcn,finalnet --seeds 2
 
-# Two processes, each with a Ray of its own.
+# Two processes, each with a Ray of its own; a file's tests share what they set up, the longest files first.
 test: setup
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: setup
 	$(BIN)/python -m pytest -m long

@@ -10,9 +10,11 @@ import ray
 import torch
 
 from diet_ray.config import CandidateConfig, FitConfig, RunConfig
-from diet_ray.evaluation.cell import CellResult, Method
+from diet_ray.evaluation.cell import CellResult
 from diet_ray.evaluation.evaluator import Evaluator
 from diet_ray.evaluation.export import write_model
+from diet_ray.evaluation.memory_probe import judged
+from diet_ray.evaluation.methods import Method
 from diet_ray.evaluation.trajectory import Point
 from diet_ray.runs.state import RunState
 from diet_ray.storage import Folder
@@ -38,6 +40,12 @@ def evaluate_cell(
 ) -> CellResult:
     """Train and score one cell."""
     return evaluator(data, run, config).run_cell(method, candidate, seed, fit)[1]
+
+
+@ray.remote(num_cpus=THREADS, max_retries=2)
+def judge_memory(data: str, run: str, config: dict[str, Any], seeds: int) -> str:
+    """The verdict on the newest memory."""
+    return judged(evaluator(data, run, config), seeds)
 
 
 @ray.remote(num_cpus=THREADS, max_retries=2)

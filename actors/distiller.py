@@ -7,9 +7,9 @@ import ray
 
 from actors.progress import Event, with_progress
 from actors.worker import RunWorker
-from diet_ray.distillation.block_influence import ProxyDirection
+from diet_ray.distillation.addressing import ProxyDirection
 from diet_ray.distillation.pool import Pool
-from diet_ray.evaluation.probe import probe_memory
+from diet_ray.evaluation.probe import newest_rows, probe_memory
 from diet_ray.models.examples import Examples, Params
 from diet_ray.runs.stage_memory import StageMemory
 from diet_ray.training.metrics import Scores
@@ -46,15 +46,18 @@ class Distiller(RunWorker):
             lambda report: self.memory.distill(stage, rows, boundary, pool, weights, lambda _: report(1))
         )
 
-    def probe(self, stage: int) -> Scores:
-        """Scores of a small candidate, trained on the memory before `stage`, on its block."""
-        memory = self.state.memory(stage - 1)
+    def probe(self, stage: int) -> tuple[Scores, Scores]:
+        """Scores of a small candidate on the block of `stage`.
+
+        Trained on the memory before it, and on as many random rows of the block before it.
+        """
+        state, memory = self.state, self.state.memory(stage - 1)
         assert memory is not None
-        return probe_memory(
-            memory.examples(),
-            self.state.checkpoint_bytes(stage - 1),
-            self.state.log,
-            self.state.log.block(stage),
-            self.state.config.dim,
-            self.state.config.training,
+        checkpoint, block = state.checkpoint_bytes(stage - 1), state.log.block(stage)
+        newest = newest_rows(state, stage - 1, memory.rows)
+        dim, training = state.config.dim, state.config.training
+        own, control = (
+            probe_memory(rows, checkpoint, state.log, block, dim, training)
+            for rows in (memory.examples(), newest)
         )
+        return own, control

@@ -4,60 +4,41 @@ One file per finished cell: rerun after an interruption, only the missing cells 
 """
 
 import sys
-from dataclasses import dataclass
-from typing import Annotated
 
 import pandas as pd
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from diet_ray import layout
 from diet_ray.config import CandidateConfig, FitConfig
 from diet_ray.errors import ConfigError
-from diet_ray.evaluation.cell import METHODS, Method
-from diet_ray.models.registry import ARCHITECTURES
+from diet_ray.evaluation.evidence import of_cells
+from diet_ray.evaluation.methods import METHODS, Method
+from diet_ray.evaluation.verdict import verdict
+from diet_ray.runs.run import Run
 from diet_ray.storage import Folder
+from pipelines.options.evaluate import Evaluate
 from pipelines.runtime.candidates import listed, load_candidates
-from pipelines.runtime.command import run_command
+from pipelines.runtime.command import run_command, say_next
 from pipelines.runtime.comparison import run_cells, stored_cells
+from pipelines.runtime.progress import console
 from pipelines.runtime.run_access import log_of, write_table
 
+MEMBER = "*"  # beside a candidate
 
-@dataclass(frozen=True)
-class Evaluate:
-    """Train candidates on the memory of a run and on baselines; compare them on the test block.
 
-    $ diet-ray evaluate --run runs/globo
-
-    $ diet-ray evaluate --run runs/globo --methods warmup,random,diet,full --candidates dcn,wukong --seeds 3
-
-    $ diet-ray evaluate --run runs/globo --candidates my_package.models:MyNet,runs/globo/search/best.yaml
-
-    Writes RUN/evaluation/results.parquet and results.json, one row per method, candidate and seed, of all
-    cells that the run has by now.
-    """
-
-    run: str
-    """Directory of a run that has distilled all its blocks."""
-    methods: str = ",".join(METHODS)
-    """Comma list of what candidates learn in place of history."""
-    candidates: str = ",".join(ARCHITECTURES)
-    """Comma list of architectures, package.module:Class, or YAML files such as best.yaml."""
-    seeds: int = 3
-    """Number of seeds per cell: 0, 1, ..."""
-    data: str | None = None
-    """Directory of the prepared log, if it has moved since the run."""
-    fit: Annotated[FitConfig, tyro.conf.arg(name="")] = FitConfig()
-
-    def __call__(self) -> None:
-        methods = tuple(listed(self.methods, "methods", METHODS))
-        candidates = load_candidates(listed(self.candidates, "candidates"))
-        if self.seeds < 1:
-            raise ConfigError(f"--seeds is {self.seeds}; at least 1 is needed")
-        results = evaluate(self.data or log_of(self.run), self.run, methods, candidates, self.seeds, self.fit)
-        # A pipe has no width of its own; Rich would cut the spread off at 80 columns.
-        Console(width=None if sys.stdout.isatty() else 160).print(results_table(results))
+def execute(options: Evaluate) -> None:
+    methods = tuple(listed(options.methods, "methods", METHODS))
+    candidates = load_candidates(listed(options.candidates, "candidates"))
+    if options.seeds < 1:
+        raise ConfigError(f"--seeds is {options.seeds}; at least 1 is needed")
+    data = options.data or log_of(options.run)
+    results = evaluate(data, options.run, methods, candidates, options.seeds, options.fit)
+    # A pipe has no width of its own; Rich would cut the spread off at 80 columns.
+    Console(width=None if sys.stdout.isatty() else 160).print(results_table(results))
+    if evidence := of_cells(results, Run.read(options.run).stage):
+        console.print(verdict(evidence).text, markup=False)
+    say_next("search", "--run", options.run)
 
 
 def evaluate(
@@ -77,17 +58,27 @@ def evaluate(
 
 def results_table(results: pd.DataFrame) -> Table:
     """Test AUC over LogLoss, mean ± standard deviation over seeds; last column: mean over candidates."""
-    shown = Table(
-        "method", show_lines=True, caption="test AUC over LogLoss, mean ± standard deviation over seeds"
-    )
-    for name in [*results["candidate"].unique(), "mean"]:
-        shown.add_column(name, overflow="fold")
+    caption = "test AUC over LogLoss, mean ± standard deviation over seeds"
+    members = members_of_reference(results)
+    if members:
+        caption += f"\n{MEMBER} its architecture is one of the reference's"
+    shown = Table("method", show_lines=True, caption=caption)
+    for name in results["candidate"].unique():
+        shown.add_column(f"{name} {MEMBER}" if name in members else name, overflow="fold")
+    shown.add_column("mean", overflow="fold")
     for method in [m for m in METHODS if m in set(results["method"])]:
         own = results[results["method"] == method]
         cells = [_scores(own[own["candidate"] == c]) for c in results["candidate"].unique()]
         by_seed = own.groupby("seed")[["auc", "logloss"]].mean()
         shown.add_row(method, *cells, _scores(by_seed))
     return shown
+
+
+def members_of_reference(results: pd.DataFrame) -> set[str]:
+    """Candidates whose architecture is one of the reference's."""
+    if "in_reference" not in results:  # results of an earlier version
+        return set()
+    return set(results.loc[results["in_reference"].astype(bool), "candidate"])
 
 
 def with_spread(values: pd.Series) -> str:

@@ -27,6 +27,7 @@ def main(log: str, run: str, cpus: int, gpus: int) -> None:
         include_dashboard=False,
         object_store_memory=150_000_000,
         log_to_driver=False,
+        _system_config={"prestart_worker_first_driver": False},  # else a process per CPU, most of them idle
     )
     resources = ResourceConfig(threads=1)
     print(plan(cluster_nodes(), resources))

@@ -1,9 +1,12 @@
 """The command line: what it accepts, what it says of a mistake."""
 
+import ast
+import dataclasses
 import json
 import logging
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,8 @@ import tyro
 import diet_ray
 from diet_ray.errors import ConfigError
 from pipelines import cli
-from pipelines.distill import Distill
-from pipelines.runtime.command import guarded, mistake, option
+from pipelines.options.distill import Distill
+from pipelines.runtime.command import guarded, mistake, option, say_next
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -127,22 +130,25 @@ def test_options_override_the_recipe_which_overrides_the_defaults(monkeypatch: p
 
 IMPORTED = """
 import sys
-import pipelines.cli
-heavy = [name for name in ("ray", "torch", "pandas", "matplotlib", "pyarrow") if name in sys.modules]
-assert not heavy, heavy
-try:
-    pipelines.cli.main(["prepare", "--help"])
-except SystemExit as ended:
-    assert not ended.code
-heavy = [name for name in ("ray", "torch", "matplotlib") if name in sys.modules]
-assert not heavy, heavy
+from pipelines import cli
+for command in cli.COMMANDS:
+    try:
+        cli.main([command, "--help"])
+    except SystemExit as ended:
+        assert not ended.code
+    print("imported by", command, *sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
 """
+SLOW = {"torch", "ray", "pandas", "numpy", "scipy", "sklearn", "altair", "pyarrow", "fsspec"}
 
 
-def test_help_imports_neither_ray_nor_torch() -> None:
-    """They take seconds."""
+def test_help_imports_nothing_that_takes_seconds() -> None:
+    """What `--help` waits for are its imports; options live in modules of their own (pipelines/options)."""
     done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True)
     assert not done.returncode, done.stderr
+    lines = [line.split()[2:] for line in done.stderr.splitlines() if line.startswith("imported by")]
+    assert [command for command, *_ in lines] == list(cli.COMMANDS)
+    for command, *names in lines:
+        assert not SLOW.intersection(names), command
 
 
 def test_the_commands_are_listed_with_the_version(
@@ -211,10 +217,16 @@ def test_a_reader_that_has_gone_is_no_error(capfd: pytest.CaptureFixture[str]) -
     assert done.stderr == ""
 
 
+def test_the_next_command_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    say_next("distill", "--data", "my log", "--run", "runs/x")
+    assert capsys.readouterr().err == "next: diet-ray distill --data 'my log' --run runs/x\n"
+
+
 def test_an_option_is_found_in_both_its_forms() -> None:
     assert option("--config", ["--data", "x", "--config", "globo"]) == "globo"
     assert option("--config", ["--config=globo", "--data", "x"]) == "globo"
     assert option("--config", ["--data", "x"]) is None
+    assert option("--config", []) is None
 
 
 def test_inspect_shows_stages_survival_and_groups(
@@ -231,3 +243,23 @@ def test_inspect_prints_records_as_json(
     assert run(monkeypatch, "inspect", run_dir, "--json") == 0
     records = json.loads(capsys.readouterr().out)
     assert [record["stage"] for record in records] == [1, 2, 3]
+
+
+def next_commands() -> list[list[str]]:
+    """The words of each `say_next` in pipelines/ that stand there as text: the command and its options."""
+    found = []
+    for file in Path(cli.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say_next":
+                found.append([word.value for word in node.args if isinstance(word, ast.Constant)])
+    return found
+
+
+def test_the_next_commands_exist_with_their_options() -> None:
+    told = {name: words for name, *words in next_commands()}
+    assert {"distill", "evaluate", "search", "train", "report"} <= told.keys()
+    for name in told.keys() & cli.COMMANDS.keys():  # predict comes from another branch
+        command = cli.COMMANDS[name]
+        class_ = getattr(import_module(command.module), command.name)
+        fields = {field.name for field in dataclasses.fields(class_)}
+        assert {word.removeprefix("--") for word in told[name] if word.startswith("--")} <= fields

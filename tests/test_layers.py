@@ -16,13 +16,14 @@ FORBIDDEN = {
 ROOMS = (
     ("errors", "seeding", "layout", "version"),
     ("strict", "storage"),
-    ("log",),
+    ("log", "model_config"),
     ("models",),
     ("config",),
     ("training",),
     ("distillation",),
     ("runs",),
     ("evaluation",),
+    ("local",),
 )
 
 

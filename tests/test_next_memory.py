@@ -37,7 +37,7 @@ from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.models.examples import Examples, dense_params, loss_of, predict
 from diet_ray.models.registry import build_model
 from diet_ray.runs.metrics import MeanScores, MemoryMetrics
-from diet_ray.runs.stage import Budget, TrainedBlock, missing_groups, run_stage
+from diet_ray.runs.stage import Budget, ProbeScores, TrainedBlock, missing_groups, run_stage
 from diet_ray.runs.stage_memory import DistilledMemory, StageMemory
 from diet_ray.runs.state import RunState
 from diet_ray.seeding import derived_seed, numpy_generator, torch_generator
@@ -64,7 +64,7 @@ class Prepared(NamedTuple):
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     folder = tmp_path_factory.mktemp("small")
     log = write_distinct_blocks(folder / "log")
-    done = diet_ray.distill(str(folder / "log"), str(folder / "run"), SMALL)
+    done = diet_ray.distill(str(folder / "log"), str(folder / "run"), SMALL, probe_seeds=0)
     state = RunState(log, done.folder, SMALL)
     scorer = LocalScorer(PartScorer(state.checkpoint(2), log, log.block(2)))
     old = state.memory(1)
@@ -286,9 +286,9 @@ class RecordedWorkers:
         metrics = MemoryMetrics(rows=rows, rows_by_stage={stage: rows}, rows_by_label_group={0: rows})
         return DistilledMemory(FileStamp("memory", 1, "m"), metrics)
 
-    def probe(self, stage: int) -> MeanScores | None:
+    def probe(self, stage: int) -> ProbeScores | None:
         self.calls.append(("probe", stage))
-        return MeanScores(auc=0.6, logloss=0.5)
+        return ProbeScores(MeanScores(auc=0.6, logloss=0.5), MeanScores(auc=0.58, logloss=0.51))
 
 
 def test_a_stage_selects_from_its_block_and_reports_what_it_saw(prepared: Prepared) -> None:
@@ -322,6 +322,7 @@ def test_a_stage_selects_from_its_block_and_reports_what_it_saw(prepared: Prepar
     assert metrics.missing_label_groups == ("like",)
     assert (metrics.training_loss, metrics.progressive) == (0.25, progressive)
     assert metrics.probe == MeanScores(auc=0.6, logloss=0.5)
+    assert metrics.probe_newest == MeanScores(auc=0.58, logloss=0.51)
     assert metrics.memory.rows == 60 and metrics.stream is None
     seconds = metrics.seconds
     assert seconds.train == 1.5 and seconds.probe is not None
@@ -335,7 +336,7 @@ def test_a_stage_without_a_probe_reports_none(prepared: Prepared) -> None:
     workers.probe = lambda stage: None  # type: ignore[method-assign]
     trained = TrainedBlock(block, FileStamp("reference", 2, "r"), 0.25, 1.5)
     metrics = run_stage(2, trained, Budget(60, 33), workers, SMALL).metrics
-    assert metrics.probe is None and metrics.seconds.probe is None
+    assert metrics.probe is None and metrics.probe_newest is None and metrics.seconds.probe is None
     assert metrics.progressive is None and metrics.missing_label_groups == ()
 
 

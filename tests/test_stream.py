@@ -14,7 +14,7 @@ import yaml
 from diet_ray import load_memory
 from diet_ray.errors import DataError, RunError
 from diet_ray.log.dataset import Block
-from diet_ray.log.stream.log import StreamConfig
+from diet_ray.log.stream.config import StreamConfig
 from diet_ray.runs.lease import Lease
 from diet_ray.runs.run import Run
 from diet_ray.storage import Folder
@@ -116,7 +116,10 @@ def test_a_second_writer_and_another_config_are_refused(
     (tmp_path / "schema.yaml").write_text(yaml.safe_dump({**schema, "malformed": "error"}))
     publish(tmp_path, "1.parquet", log.slice(500, 500))
     changed = SMALL.model_copy(update={"probe_every": 2, "max_fall": 0.9})
-    assert stream(asked(tmp_path, stream=changed)).records[1].metrics.probe is not None
+    probed = stream(asked(tmp_path, stream=changed)).records[1].metrics
+    assert (
+        probed.probe is not None and probed.probe_newest is not None and probed.probe != probed.probe_newest
+    )
 
 
 def test_a_skipped_block_is_not_learned_and_not_lost(ray_here: None, tmp_path: Path, log: pa.Table) -> None:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from diet_ray.config import TargetLabels
-from diet_ray.distillation.block_influence import BlockInfluence
+from diet_ray.distillation.addressing import BlockInfluence
 from diet_ray.distillation.el2n import el2n, label_group
 from diet_ray.distillation.memory import Memory
 from diet_ray.distillation.row_choice import Draw, Rows

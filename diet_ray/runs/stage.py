@@ -38,6 +38,13 @@ class TrainedBlock(NamedTuple):
     progressive: MeanScores | None = None
 
 
+class ProbeScores(NamedTuple):
+    """Scores of a small candidate on a block that it has not learned."""
+
+    memory: MeanScores  # trained on the memory before the block
+    newest: MeanScores  # trained on random rows of the block before
+
+
 class StageWorkers(Protocol):
     """Those who do the work of a stage, in this process or on a cluster."""
 
@@ -53,8 +60,8 @@ class StageWorkers(Protocol):
         """Make and write the memory of `stage`, at most `rows` rows; see StageMemory.distill."""
         ...
 
-    def probe(self, stage: int) -> MeanScores | None:
-        """Scores of a small candidate trained on the memory before `stage`; None where none is due."""
+    def probe(self, stage: int) -> ProbeScores | None:
+        """Scores of a small candidate on the block of `stage`; None where none are due."""
         ...
 
 
@@ -106,7 +113,8 @@ def run_stage(
             train=trained.seconds, score=score_s, distill=clock.lap(), probe=probe_s if probed else None
         ),
         progressive=trained.progressive,
-        probe=probed,
+        probe=probed.memory if probed else None,
+        probe_newest=probed.newest if probed else None,
     )
     return FinishedStage((trained.stamp, memory.stamp), metrics)
 

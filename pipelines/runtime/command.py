@@ -2,13 +2,16 @@
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import tyro
 from pydantic import ValidationError
 
+from diet_ray.config import RENAMED_KEYS
 from diet_ray.errors import ConfigError, DietError
 from diet_ray.strict import config_error
 from pipelines.runtime.progress import console
@@ -44,6 +47,11 @@ def run_command(
         tyro.cli(command, prog=prog, args=words, **given)()
 
     return guarded(work)
+
+
+def say_next(*words: str) -> None:
+    """Print the command that comes next, as it can be pasted into a shell."""
+    console.print(f"next: {shlex.join(('diet-ray', *words))}", markup=False)
 
 
 def guarded(work: Callable[[], int | None]) -> int:
@@ -86,8 +94,6 @@ def _text(name: Any) -> str:
 
 def refuse_renamed(words: Sequence[str]) -> None:
     """ConfigError where an option has the name of an earlier version, with the name it has now."""
-    from diet_ray.config import RENAMED_KEYS  # imports PyTorch
-
     for word in words:
         if word == "--":
             return
@@ -102,7 +108,7 @@ def refuse_renamed(words: Sequence[str]) -> None:
 def option(name: str, argv: Sequence[str] | None = None) -> str | None:
     """The value of an option that decides the defaults of the others, before all are read."""
     words = list(sys.argv[1:] if argv is None else argv)
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         if word == name:
             return following
         if word.startswith(f"{name}="):

@@ -27,7 +27,7 @@ from diet_ray.runs.lease import Lease
 from diet_ray.runs.metrics import MeanScores, StreamMetrics
 from diet_ray.runs.reference_reuse import ReusedReference
 from diet_ray.runs.run import Run
-from diet_ray.runs.stage import Budget, TrainedBlock, missing_groups, run_stage
+from diet_ray.runs.stage import Budget, ProbeScores, TrainedBlock, missing_groups, run_stage
 from diet_ray.runs.stage_memory import PIECE, DistilledMemory
 from diet_ray.storage import FileStamp
 from pipelines.runtime.progress import Bars, console
@@ -67,8 +67,8 @@ class Guard(Protocol):
     def examine(self, reference: Any, block: Block, stage: int) -> MeanScores | None:
         """Scores of the reference on a block that it has not learned; raises where it should not go on."""
 
-    def probe(self, distiller: Any, stage: int) -> MeanScores | None:
-        """Scores of a probe trained on the memory before a stage; None where none is due."""
+    def probe(self, distiller: Any, stage: int) -> ProbeScores | None:
+        """Scores of a probe on the block of a stage; None where none is due."""
 
 
 class NoGuard:
@@ -77,7 +77,7 @@ class NoGuard:
     def examine(self, reference: Any, block: Block, stage: int) -> MeanScores | None:
         return None
 
-    def probe(self, distiller: Any, stage: int) -> MeanScores | None:
+    def probe(self, distiller: Any, stage: int) -> ProbeScores | None:
         return None
 
 
@@ -142,7 +142,7 @@ class ActorWorkers:
                 self._weights = self._pool.weigh(along, old)
         return self._weights
 
-    def probe(self, stage: int) -> MeanScores | None:
+    def probe(self, stage: int) -> ProbeScores | None:
         return self.guard.probe(self.distiller, stage)
 
 
