@@ -52,7 +52,7 @@ def built_once(name: str, build: Callable[[Path], object], factory: pytest.TempP
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In several processes the files that take longest come first: none is left for one of them at the end."""
+    """In several processes the files that take longest come first, so that none is left for the end."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
         items.sort(key=lambda item: places.get(item.path.stem, len(places)))

@@ -114,7 +114,7 @@ class EmbeddedRows(NamedTuple):
 
 def target_labels(labels: TargetLabels, logit_NT: torch.Tensor, label_NT: torch.Tensor) -> torch.Tensor:
     """The checkpoint's probabilities, or the labels of the log; [N, T]."""
-    return logit_NT.sigmoid() if labels == "teacher" else label_NT
+    return logit_NT.sigmoid() if labels == "teacher" else label_NT.to(logit_NT.dtype)
 
 
 # Columns of a part, or of a part that lies elsewhere a reference to them: their holder knows which.

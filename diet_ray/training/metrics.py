@@ -33,10 +33,15 @@ def roc_auc(score_N: Array, label_N: NDArray) -> float:
     negatives = len(label_N) - positives
     if not positives or not negatives:
         return float("nan")
-    _, place_N, rows_U = np.unique(score_N, return_inverse=True, return_counts=True)
-    rank_N = (np.cumsum(rows_U) - (rows_U - 1) / 2)[place_N]  # from 1, the mean over equal scores
-    rank_sum = float(rank_N[np.asarray(label_N) > 0].sum())
+    rank_sum = float(_ranks(score_N)[np.asarray(label_N) > 0].sum())
     return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def _ranks(score_N: Array) -> Array:
+    """Rank of each score in ascending order, from 1; equal scores have the mean of their ranks; [N]."""
+    _, place_N, rows_U = np.unique(score_N, return_inverse=True, return_counts=True)
+    ranks: Array = (np.cumsum(rows_U) - (rows_U - 1) / 2)[place_N]
+    return ranks
 
 
 def auc_components(score_N: Array, label_N: NDArray) -> Array:
@@ -50,11 +55,12 @@ def auc_components(score_N: Array, label_N: NDArray) -> Array:
     positives, negatives = int(positive_N.sum()), int((~positive_N).sum())
     if not positives or not negatives:
         return np.full(len(label_N), np.nan)
-    scores = pd.Series(score_N)
-    rank_N = scores.rank(method="average").to_numpy()
-    own_rank_N = scores.groupby(positive_N).rank(method="average").to_numpy()
+    score_N = np.asarray(score_N)
+    own_rank_N = np.empty(len(score_N))
+    for class_N in (positive_N, ~positive_N):
+        own_rank_N[class_N] = _ranks(score_N[class_N])
     # How many rows of the other class score lower, ties counting half.
-    below_N = rank_N - own_rank_N
+    below_N = _ranks(score_N) - own_rank_N
     won_N = np.where(positive_N, below_N / negatives, 1 - below_N / positives)
     return (won_N - roc_auc(score_N, label_N)) / np.where(positive_N, positives, negatives)
 
