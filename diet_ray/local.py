@@ -8,13 +8,13 @@ import torch
 
 from diet_ray import layout
 from diet_ray.config import RunConfig
-from diet_ray.distillation.block_influence import BlockInfluence
+from diet_ray.distillation.addressing import BlockInfluence
 from diet_ray.distillation.memory_update import block_influence, check_reference
 from diet_ray.distillation.pool import Pool
 from diet_ray.distillation.scored_rows import Columns, LocalScorer, PartScorer
 from diet_ray.evaluation.evaluator import Evaluator
-from diet_ray.evaluation.memory_probe import judged
 from diet_ray.evaluation.methods import PROBE_SEEDS
+from diet_ray.evaluation.verdicts.memory_probe import judged
 from diet_ray.lease import Lease
 from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.runs.history import history_budget, log_identity

@@ -15,8 +15,8 @@ from actors.kafka import SCHEME, KafkaArrivals
 from diet_ray import layout
 from diet_ray.distillation.memory_update import check_reference
 from diet_ray.errors import ConfigError
-from diet_ray.evaluation.evidence import of_stream
-from diet_ray.evaluation.verdict import verdict
+from diet_ray.evaluation.verdicts.evidence import of_stream
+from diet_ray.evaluation.verdicts.verdict import verdict
 from diet_ray.lease import Lease
 from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.log.stream.arrivals import Arrivals, DirectoryArrivals

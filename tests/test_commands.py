@@ -282,6 +282,6 @@ def test_the_next_commands_exist_with_their_options() -> None:
     assert {"distill", "evaluate", "search", "train", "report"} <= told.keys()
     for name in told.keys() & cli.COMMANDS.keys():  # predict comes from another branch
         command = cli.COMMANDS[name]
-        class_ = getattr(import_module(command.module), command.name)
+        class_ = getattr(import_module(f"pipelines.options.{command.module}"), command.name)
         fields = {field.name for field in dataclasses.fields(class_)}
         assert {word.removeprefix("--") for word in told[name] if word.startswith("--")} <= fields

@@ -15,17 +15,17 @@ from diet_ray.distillation.baselines import el2n_rows, kmeans_rows, random_rows
 from diet_ray.distillation.scored_rows import EmbeddedRows, LocalScorer, PartScorer
 from diet_ray.errors import DataError, RunError
 from diet_ray.evaluation import evaluator as evaluator_module
-from diet_ray.evaluation import memory_probe as memory_probe_module
 from diet_ray.evaluation import probe as probe_module
 from diet_ray.evaluation import rehearsal_weight as weight_module
 from diet_ray.evaluation.cell import Setting, run_cell
 from diet_ray.evaluation.evaluator import Evaluator
-from diet_ray.evaluation.memory_probe import judged, stored_evidence
 from diet_ray.evaluation.methods import Method
 from diet_ray.evaluation.probe import probe_memory
 from diet_ray.evaluation.rehearsal_weight import rehearsal_scores
 from diet_ray.evaluation.trajectory import full_trajectory, reduced_trajectory
-from diet_ray.evaluation.verdict import verdict
+from diet_ray.evaluation.verdicts import memory_probe as memory_probe_module
+from diet_ray.evaluation.verdicts.memory_probe import judged, stored_evidence
+from diet_ray.evaluation.verdicts.verdict import verdict
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import Examples
 from diet_ray.runs.run import Run

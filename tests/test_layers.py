@@ -17,7 +17,7 @@ ROOMS = (
     ("errors", "seeding", "layout", "version"),
     ("strict", "storage"),
     ("lease",),
-    ("log", "model_config"),
+    ("log", "model_config", "stored_config"),
     ("models",),
     ("config",),
     ("training",),

@@ -5,12 +5,12 @@ Shape suffixes: N rows, T tasks.
 
 from diet_ray.config import CandidateConfig, FitConfig, TrainingConfig
 from diet_ray.distillation.baselines import random_rows
-from diet_ray.distillation.scored_rows import LocalScorer, PartScorer
+from diet_ray.distillation.scored_rows import EmbeddedRows, LocalScorer, PartScorer
 from diet_ray.log.batches import EncodedRows
 from diet_ray.log.dataset import Block, EncodedLog
 from diet_ray.models.examples import Examples, predict
 from diet_ray.runs.state import RunState
-from diet_ray.seeding import numpy_generator
+from diet_ray.seeding import derived_seed, numpy_generator
 from diet_ray.training.candidate import CandidateTraining
 from diet_ray.training.candidate_setup import candidate_recommender
 from diet_ray.training.checkpoint import restore_tables
@@ -68,5 +68,5 @@ def probe_logits(
 def newest_rows(state: RunState, stage: int, rows: int, seed: int = 0) -> Examples:
     """The memory's control: random rows of a stage's block with the labels of its reference."""
     scorer = LocalScorer(PartScorer(state.checkpoint(stage), state.log, state.log.block(stage)))
-    row_N = random_rows(scorer, rows, numpy_generator(seed, "newest", stage))
-    return scorer.embed(row_N).as_memory(stage).examples()
+    chosen = random_rows(scorer, rows, derived_seed(seed, "newest", stage))
+    return EmbeddedRows.joined(scorer.embed(chosen)).as_memory(stage).examples()

@@ -8,10 +8,10 @@ import numpy as np
 from diet_ray import layout
 from diet_ray.errors import DataError
 from diet_ray.evaluation.evaluator import Evaluator
-from diet_ray.evaluation.gaps import auc_gap
 from diet_ray.evaluation.methods import Method
 from diet_ray.evaluation.probe import probe_logits, probe_rows
-from diet_ray.evaluation.verdict import Contrast, Evidence, Other, counted, verdict
+from diet_ray.evaluation.verdicts.gaps import auc_gap
+from diet_ray.evaluation.verdicts.verdict import Contrast, Evidence, Other, counted, verdict
 from diet_ray.models.examples import predict
 from diet_ray.storage import Folder
 from diet_ray.training.embedding import embed_rows
