@@ -1,5 +1,6 @@
 """A whole distillation in this process, without Ray: for notebooks, small logs and tests."""
 
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +28,8 @@ from diet_ray.runs.state import RunState
 from diet_ray.runs.trained import Trained, trained_once
 from diet_ray.storage import FileStamp, Folder, absolute
 from diet_ray.training.device import default_device
+
+logger = logging.getLogger(__name__)
 
 
 class LocalWorkers:
@@ -57,7 +60,7 @@ def distill(
     log: str,
     run: str,
     config: RunConfig | None = None,
-    report: Callable[[str], None] = lambda message: None,
+    report: Callable[[str], None] = logger.info,
     reference_of: str | None = None,
     score_cache: str | None = None,
     probe_seeds: int = PROBE_SEEDS,
@@ -71,7 +74,8 @@ def distill(
         log: directory or fsspec URL of a prepared log.
         run: directory of the run; new, or one to resume.
         config: of the run; the defaults where it is None.
-        report: called with a line of text after every stage.
+        report: called with a line of text after every stage, as `print` for a notebook; by default the line
+            is logged at level INFO, which Python shows where logging is set up to.
         reference_of: a finished run whose checkpoints are reused instead of training.
         score_cache: the run in whose directory runs with one reference share the scores of their blocks.
         probe_seeds: seeds of the probe that judges the memory at the end (RUN/evaluation/verdict.json); its

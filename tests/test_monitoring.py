@@ -25,7 +25,8 @@ from pipelines.runtime.health import (
     Health,
     counted,
 )
-from pipelines.status import MEANING, newest_counts, status_table
+from pipelines.status import MEANING, newest_counts, status, status_table
+from tests.report_runs import write_stream
 from tests.tiny_run import stage_metrics, with_files
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -147,6 +148,12 @@ def test_status_says_what_everything_means_within_80_columns() -> None:
     assert "…" not in text and "how old the memory is" in text
     assert "older: 296,000" in text and len(text.splitlines()) < 70
     assert newest_counts({1: 5, 2: 6}) == {"2": 6, "1": 5}
+
+
+def test_status_of_a_stream_of_300_stages_is_explained_whole(tmp_path: Path) -> None:
+    state = status(write_stream(tmp_path, 300))
+    assert state.keys() == MEANING.keys()
+    assert max(map(len, shown(status_table(state)).splitlines())) <= 80
 
 
 def records(stages: int) -> list[StageRecord]:
