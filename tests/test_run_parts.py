@@ -14,6 +14,7 @@ import yaml
 
 import diet_ray
 from diet_ray import layout
+from diet_ray import local as local_module
 from diet_ray.config import RunConfig, TrainingConfig
 from diet_ray.distillation.memory import to_arrow
 from diet_ray.distillation.memory_update import memory_schema, new_reference
@@ -21,7 +22,6 @@ from diet_ray.errors import DataError, RunError
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.log.stream.intake_state import IntakeState
 from diet_ray.runs import lease as lease_module
-from diet_ray.runs import local as local_module
 from diet_ray.runs import published_memory as published_module
 from diet_ray.runs.history import history_block, history_budget, log_identity
 from diet_ray.runs.lease import Lease, holder_of, started_at

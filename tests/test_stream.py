@@ -19,11 +19,12 @@ from diet_ray.runs.lease import Lease
 from diet_ray.runs.run import Run
 from diet_ray.storage import Folder
 from diet_ray.training.metrics import Scores
+from pipelines.options.stream import Stream, for_small_blocks
 from pipelines.runtime.micro_blocks import MicroBlocks
 from pipelines.runtime.recipe import Recipe
 from pipelines.runtime.stream_guard import StreamGuard, auc_deviation
 from pipelines.status import status
-from pipelines.stream import Stream, for_small_blocks, stream
+from pipelines.stream import stream
 from tests.stream_log import ROWS, events, finish, kill_when, publish, publish_all, start, write_log
 from tests.tiny_run import TINY
 
