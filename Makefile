@@ -16,10 +16,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,kafka,optuna]'
 	touch $@
 
-# A generated log, its memory, and what candidates learn from it: minutes on two cores.
+# A generated log, its memory, and what candidates learn from it: two minutes on two cores.
 demo: setup
 	rm -rf $(DEMO)
-	$(BIN)/diet-ray prepare --dataset drift --drift.rows 150000 --out $(DEMO)/log
+	$(BIN)/diet-ray prepare --dataset drift --drift.rows 60000 --out $(DEMO)/log
 	$(BIN)/diet-ray distill --config demo --data $(DEMO)/log --run $(DEMO)/run
 	$(BIN)/diet-ray inspect $(DEMO)/run
 	$(BIN)/diet-ray evaluate --run $(DEMO)/run --methods warmup,random,diet,full --candidates dcn,finalnet --seeds 2

@@ -7,7 +7,7 @@ import ray
 
 from actors.progress import Event, with_progress
 from actors.worker import RunWorker
-from diet_ray.distillation.block_influence import ProxyDirection
+from diet_ray.distillation.addressing import ProxyDirection
 from diet_ray.distillation.pool import Pool
 from diet_ray.evaluation.probe import newest_rows, probe_memory
 from diet_ray.models.examples import Examples, Params

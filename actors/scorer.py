@@ -14,7 +14,7 @@ import ray
 from actors.block_source import from_table, part_tables
 from actors.worker import RunWorker
 from diet_ray import layout
-from diet_ray.distillation.block_influence import BlockInfluence, ProxyDirection
+from diet_ray.distillation.addressing import BlockInfluence, ProxyDirection
 from diet_ray.distillation.influence import alignment
 from diet_ray.distillation.memory_update import block_influence
 from diet_ray.distillation.row_choice import Draw, Rows

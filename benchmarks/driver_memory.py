@@ -2,10 +2,9 @@
 
     $ python -m benchmarks.driver_memory --rows 50000000 --out docs/driver-memory.json
 
-Rows are read by Ray Data, chosen and handed on as in a stage; only the numbers are faked: scorers
-(`Forged`) give a row a score by its number instead of a forward pass, and embeddings of zeros. The files of
-the block are the same one again and again. The peak is that of this process, the driver's, with all that it
-has loaded.
+Rows are read by Ray Data, chosen and handed on as in a stage; only the numbers are faked: scorers (`Forged`)
+give a row a score by its number instead of a forward pass, and embeddings of zeros. The files of the block
+are the same one again and again. The peak is that of this process, the driver's, with all that it has loaded.
 """
 
 import json

@@ -30,7 +30,7 @@ from actors.restart import restartable
 from actors.scorer import Scorer, ScorerPool
 from diet_ray import layout
 from diet_ray.config import MethodConfig, OuterConfig, ReferenceConfig, RunConfig
-from diet_ray.distillation.block_influence import ProxyDirection, proxy_directions
+from diet_ray.distillation.addressing import ProxyDirection, proxy_directions
 from diet_ray.distillation.boundary import boundary_rows, el2n_histogram
 from diet_ray.distillation.el2n import el2n
 from diet_ray.distillation.memory_update import block_influence, new_reference

@@ -8,7 +8,7 @@ import torch
 
 from diet_ray import layout
 from diet_ray.config import RunConfig
-from diet_ray.distillation.block_influence import BlockInfluence
+from diet_ray.distillation.addressing import BlockInfluence
 from diet_ray.distillation.memory_update import block_influence, check_reference
 from diet_ray.distillation.pool import Pool
 from diet_ray.distillation.scored_rows import Columns, LocalScorer, PartScorer

@@ -18,10 +18,10 @@ from actors.placement import Claim, Node, cluster_nodes, task_claim
 from actors.tasks import as_finished
 from actors.trials import SearchSetting
 from diet_ray import layout
-from diet_ray.config import upgrade_fit
 from diet_ray.errors import ConfigError, ResourceError, RunError
 from diet_ray.runs.run import Run, differences
 from diet_ray.storage import Folder
+from diet_ray.stored_config import upgrade_fit
 from pipelines.options.search import Search
 from pipelines.runtime.command import run_command, say_next
 from pipelines.runtime.comparison import EvaluatedRun

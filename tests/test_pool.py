@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from diet_ray.config import RunConfig
-from diet_ray.distillation.addressing import hard_targets
-from diet_ray.distillation.block_influence import BlockInfluence, proxy_directions
+from diet_ray.distillation.addressing import BlockInfluence, hard_targets, proxy_directions
 from diet_ray.distillation.influence import summed_influence
 from diet_ray.distillation.pool import HARD, REST, HardCells, Pool, draw_pool, hard_cells
 from diet_ray.distillation.row_choice import Rows, row_hash

@@ -20,9 +20,11 @@ from actors.restart import restartable
 from actors.scorer import AT_ONCE, Scorer, ScorerPool
 from diet_ray import layout
 from diet_ray.config import BoundaryConfig
+from diet_ray.distillation.addressing import ProxyDirection, proxy_directions
 from diet_ray.distillation.baselines import el2n_rows, random_rows
-from diet_ray.distillation.block_influence import ProxyDirection, proxy_directions
 from diet_ray.distillation.boundary import boundary_rows, el2n_histogram
+from diet_ray.distillation.influence import CHUNK, alignment
+from diet_ray.distillation.memory import fusion_direction
 from diet_ray.distillation.memory_update import block_influence
 from diet_ray.distillation.pool import HARD, draw_pool, hard_cells, one_cell
 from diet_ray.distillation.row_choice import Rows, whole_block
@@ -30,7 +32,7 @@ from diet_ray.distillation.scored_rows import BlockScorer, EmbeddedRows, LocalSc
 from diet_ray.errors import DataError
 from diet_ray.log.batches import joined
 from diet_ray.log.dataset import Part, PreparedLog
-from diet_ray.models.examples import Examples, predict
+from diet_ray.models.examples import Examples, dense_params, loss_of, predict
 from diet_ray.runs.run import Run
 from diet_ray.runs.state import RunState
 from diet_ray.storage import Folder
@@ -43,7 +45,7 @@ Actors = list[Any]
 
 
 @pytest.fixture(scope="module")
-def state(run_dir: str, drift_log: str) -> RunState:
+def state(ray_here: None, run_dir: str, drift_log: str) -> RunState:
     return RunState(PreparedLog.open(drift_log), Run.read(run_dir).folder, TINY)
 
 
@@ -54,7 +56,7 @@ def started(worker: type[Scorer], count: int, log: str, run: str, *more: Any) ->
 
 
 @pytest.fixture(scope="module")
-def scorers(run_dir: str, drift_log: str) -> Iterator[Actors]:
+def scorers(ray_here: None, run_dir: str, drift_log: str) -> Iterator[Actors]:
     actors = started(Scorer, 3, drift_log, run_dir)
     yield actors
     for actor in actors:
@@ -183,10 +185,6 @@ def test_influence_through_actors_is_that_of_per_sample_gradients(
 
 def test_old_rows_are_weighed_in_pieces_as_in_one(scorers: Actors, state: RunState) -> None:
     """Eq. 10 by scorers, in pieces of whole chunks."""
-    from diet_ray.distillation.influence import CHUNK
-    from diet_ray.distillation.memory import fusion_direction
-    from diet_ray.models.examples import dense_params, loss_of
-
     new, old = state.memory(STAGE), state.memory(1)
     assert new and old
     examples = old.take(torch.arange(2 * CHUNK + 50) % old.rows).examples()
@@ -194,8 +192,6 @@ def test_old_rows_are_weighed_in_pieces_as_in_one(scorers: Actors, state: RunSta
     along = fusion_direction(loss_of(judge), dense_params(judge), new)
     pieces = [ray.put(piece) for piece in examples.chunks(CHUNK)]
     weights = torch.cat(fetched(over_actors(scorers, state).weigh(ray.put(along), pieces)))
-    from diet_ray.distillation.influence import alignment
-
     assert torch.equal(weights, alignment(loss_of(judge), dense_params(judge), examples, along))
 
 

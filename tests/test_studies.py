@@ -12,13 +12,14 @@ import pytest
 
 from diet_ray.config import CandidateConfig, RunConfig
 from diet_ray.runs.run import Run
+from pipelines.options.study import Name, Study
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.studies import definitions as studies
 from pipelines.studies import ranked_candidates
 from pipelines.studies.context import StudyContext
 from pipelines.studies.definitions import STUDIES
 from pipelines.studies.ranking_table import agreement_of, ranking_agreement
-from pipelines.study import Name, Study, summary
+from pipelines.study import summary
 from tests.tiny_run import FIT, TINY
 
 

@@ -9,7 +9,7 @@ from itertools import count, cycle
 import torch
 
 from diet_ray.config import RunConfig
-from diet_ray.distillation.block_influence import BlockInfluence, ProxyDirection
+from diet_ray.distillation.addressing import BlockInfluence, ProxyDirection
 from diet_ray.distillation.distiller import Progress, Proxy, optimise_memory
 from diet_ray.distillation.memory import Memory, MemorySchema, fuse
 from diet_ray.distillation.realignment import affine_maps, realign

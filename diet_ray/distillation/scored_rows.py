@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from diet_ray.config import TargetLabels
-from diet_ray.distillation.block_influence import BlockInfluence
+from diet_ray.distillation.addressing import BlockInfluence
 from diet_ray.distillation.el2n import el2n, label_group
 from diet_ray.distillation.memory import Memory
 from diet_ray.distillation.row_choice import Draw, Rows
@@ -114,7 +114,7 @@ class EmbeddedRows(NamedTuple):
 
 def target_labels(labels: TargetLabels, logit_NT: torch.Tensor, label_NT: torch.Tensor) -> torch.Tensor:
     """The checkpoint's probabilities, or the labels of the log; [N, T]."""
-    return logit_NT.sigmoid() if labels == "teacher" else label_NT
+    return logit_NT.sigmoid() if labels == "teacher" else label_NT.to(logit_NT.dtype)
 
 
 # Columns of a part, or of a part that lies elsewhere a reference to them: their holder knows which.

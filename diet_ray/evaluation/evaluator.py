@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from diet_ray import layout
-from diet_ray.config import CandidateConfig, FitConfig, upgrade_fit
+from diet_ray.config import CandidateConfig, FitConfig
 from diet_ray.distillation.baselines import el2n_rows, kmeans_rows, random_rows
 from diet_ray.distillation.memory import Memory, to_arrow
 from diet_ray.distillation.memory_update import memory_rows, memory_schema
@@ -26,6 +26,7 @@ from diet_ray.runs.run import Run
 from diet_ray.runs.state import RunState
 from diet_ray.seeding import derived_seed
 from diet_ray.storage import Folder
+from diet_ray.stored_config import upgrade_fit
 from diet_ray.training.candidate_setup import validation_rows
 from diet_ray.training.recommender import Recommender
 from diet_ray.version import __version__

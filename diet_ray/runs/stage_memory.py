@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diet_ray import layout
-from diet_ray.distillation.block_influence import ProxyDirection, proxy_directions
+from diet_ray.distillation.addressing import ProxyDirection, proxy_directions
 from diet_ray.distillation.distiller import Progress
 from diet_ray.distillation.memory import Memory, fusion_direction, to_arrow
 from diet_ray.distillation.memory_update import (

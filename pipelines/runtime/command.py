@@ -11,8 +11,8 @@ from typing import Any
 import tyro
 from pydantic import ValidationError
 
-from diet_ray.config import RENAMED_KEYS
 from diet_ray.errors import ConfigError, DietError
+from diet_ray.stored_config import RENAMED_KEYS
 from diet_ray.strict import config_error
 from pipelines.runtime.progress import console
 

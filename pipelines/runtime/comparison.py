@@ -10,12 +10,13 @@ from actors.connection import connect, user_errors
 from actors.placement import cluster_nodes, task_claim
 from actors.tasks import as_finished
 from diet_ray import layout
-from diet_ray.config import CandidateConfig, FitConfig, RunConfig, upgrade_fit
+from diet_ray.config import CandidateConfig, FitConfig, RunConfig
 from diet_ray.errors import RunError
 from diet_ray.evaluation.methods import METHODS, REDUCED, Method
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.runs.run import Run
 from diet_ray.storage import Folder, absolute
+from diet_ray.stored_config import upgrade_fit
 from diet_ray.training.candidate_setup import new_candidate
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.run_access import complete_run
