@@ -49,6 +49,7 @@ from diet_ray.log.preparation.slices import (
     write_staged,
 )
 from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
+from diet_ray.log.side_tables import side_tables
 from diet_ray.log.source import chunks
 from diet_ray.log.vocabulary import Encoder, HashedEncoder
 from diet_ray.storage import FileStamp, Folder
@@ -127,7 +128,7 @@ def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_proces
         check_same_log(folder, schema, source)
         return prepared
     paths = raw_files(schema, source, out)
-    for leftover in ("staging", "blocks", "vocabulary", "quarantine"):
+    for leftover in ("staging", "blocks", "vocabulary", "quarantine", "side"):
         if folder.exists(leftover):
             folder.fs.rm(folder / leftover, recursive=True)
     staged = _stage(schema, source, out, paths, mapper)
@@ -141,6 +142,8 @@ def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_proces
         for name, of_block in encoded.items()
     ]
     check_time_order(blocks)
+    for number, side in enumerate(side_tables(source, schema)):
+        folder.write_parquet(layout.side_table(number), side.table)
     sides = side_files(schema, source)
     stamps = [piece.stamp for piece in staged] + [digest(path) for path in sides]
     folder.write_json(SOURCES, plain_record(source, [*paths, *sides], stamps))
