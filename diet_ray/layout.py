@@ -162,4 +162,4 @@ def tensorboard(number: int) -> str:
 
 
 def _file_name(candidate: str) -> str:
-    return candidate.replace(":", ".")
+    return candidate.replace(":", ".").replace("/", "-")

@@ -69,9 +69,9 @@ def test_files_that_are_named_exist(page: Path) -> None:
 def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with the user's own modules as the guide has them."""
     blocks = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    net, space = blocks
-    (tmp_path / "my_net.py").write_text(net)
-    (tmp_path / "my_space.py").write_text(space)
+    for name in ("my_net.py", "my_space.py"):
+        (code,) = (block for block in blocks if block.startswith(f"# {name}"))
+        (tmp_path / name).write_text(code)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

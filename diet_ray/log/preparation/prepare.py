@@ -49,7 +49,7 @@ from diet_ray.log.preparation.slices import (
     write_staged,
 )
 from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
-from diet_ray.log.side_tables import side_tables
+from diet_ray.log.side_tables import keep_side_tables
 from diet_ray.log.source import chunks
 from diet_ray.log.vocabulary import Encoder, HashedEncoder
 from diet_ray.storage import FileStamp, Folder
@@ -142,8 +142,7 @@ def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_proces
         for name, of_block in encoded.items()
     ]
     check_time_order(blocks)
-    for number, side in enumerate(side_tables(source, schema)):
-        folder.write_parquet(layout.side_table(number), side.table)
+    keep_side_tables(folder, source, schema)
     sides = side_files(schema, source)
     stamps = [piece.stamp for piece in staged] + [digest(path) for path in sides]
     folder.write_json(SOURCES, plain_record(source, [*paths, *sides], stamps))
