@@ -1,6 +1,5 @@
 """A class of the user's own through every command, and on workers that do not have its file."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +8,10 @@ import pytest
 import yaml
 
 from diet_ray.config import ReferenceConfig
+from tests.test_docs import write_modules
 from tests.tiny_run import TINY
 
 ROOT = Path(__file__).parents[1]
-GUIDE = ROOT / "docs" / "guide.md"
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 COMMANDS = """
@@ -41,14 +40,6 @@ print(ray.get(ray.remote(build).remote()))
 """
 
 
-def guide_modules(folder: Path) -> None:
-    """The modules of the guide's code blocks, written below `folder`."""
-    blocks = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    for name in ("my_net", "my_space"):
-        (code,) = (block for block in blocks if block.startswith(f"# {name}.py"))
-        (folder / f"{name}.py").write_text(code)
-
-
 def python(code: str, folder: Path, words: str = "") -> str:
     """What a Python of its own prints in that working directory, with a Ray of its own."""
     done = subprocess.run(
@@ -65,7 +56,7 @@ def python(code: str, folder: Path, words: str = "") -> str:
 
 def test_every_command_takes_a_class_of_the_users_own(drift_log: str, tmp_path: Path) -> None:
     """By module and by file; the reference's class is the user's own in all of them."""
-    guide_modules(tmp_path)
+    write_modules(tmp_path)
     own = TINY.model_copy(update={"reference": ReferenceConfig(name="finalnet", ensemble=())})
     plain = own.model_dump(mode="json")
     plain["reference"]["name"] = "my_net:Shallow"
@@ -85,7 +76,7 @@ predict --model model --source {drift_log}/source --out scores.parquet"""
 def test_a_worker_without_the_files_has_the_class(tmp_path: Path) -> None:
     """As on another node: the files are gone when the task starts."""
     (tmp_path / "nets").mkdir()
-    guide_modules(tmp_path / "nets")
+    write_modules(tmp_path / "nets")
     net = tmp_path / "nets" / "my_net.py"
     (tmp_path / "nets" / "my_layers.py").write_text("from torch.nn import Linear\n")
     net.write_text(net.read_text() + "import my_layers\n")

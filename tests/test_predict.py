@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import diet_ray
+from diet_ray.config import CandidateConfig
 from diet_ray.errors import DataError, RunError
 from diet_ray.evaluation.cell import CellResult
 from diet_ray.log.batches import joined
@@ -19,6 +20,7 @@ from diet_ray.log.dataset import PreparedLog
 from diet_ray.log.preparation.prepare import prepare
 from diet_ray.log.scoring.raw_rows import RawRows
 from diet_ray.models.examples import predict
+from diet_ray.models.registry import ARCHITECTURES
 from diet_ray.training.embedding import embed_rows
 from diet_ray.training.metrics import log_loss, roc_auc
 from tests.exported_shop import export_model
@@ -277,3 +279,15 @@ def test_a_model_of_a_later_version_is_refused(exported: tuple[Path, CellResult]
     (later / "card.json").write_text(card)
     with pytest.raises(RunError, match="later holds a model of a later version"):
         diet_ray.load_model(str(later))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_dense_part_runs_outside_of_this_package(shop_log: Path, tmp_path: Path, name: str) -> None:
+    export_model(shop_log / "out", tmp_path, CandidateConfig(name=name), "cold")
+    model = diet_ray.load_model(str(tmp_path))
+    torch.export.save(model.dense_program(), tmp_path / "dense.pt2")
+    program = torch.export.load(tmp_path / "dense.pt2").module()
+    for rows in (1, 2, 33):
+        emb_NFD = torch.randn(rows, 4, 4, generator=torch.Generator().manual_seed(rows))
+        with torch.no_grad():
+            torch.testing.assert_close(program(emb_NFD), model.recommender.dense(emb_NFD))

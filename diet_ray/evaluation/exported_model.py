@@ -73,6 +73,16 @@ class ExportedModel:
         parts = [self._scored(texts.slice(start, ROWS)) for start in range(0, texts.num_rows, ROWS)]
         return np.concatenate([np.empty((0, len(self.tasks))), *parts])
 
+    def dense_program(self) -> torch.export.ExportedProgram:
+        """The dense model for other runtimes: embeddings [N, F, D] to logits [N, T], any number of rows N.
+
+        `torch.export.save` writes it; the tables are the tensors `tables.F` of model.safetensors.
+        """
+        fields, dim = len(self.card["schema"]["fields"]), self.card["schema"]["dim"]
+        emb_NFD = torch.zeros(2, fields, dim, device=self.recommender.device)
+        shapes = ({0: torch.export.Dim("rows")},)
+        return torch.export.export(self.recommender.dense.eval(), (emb_NFD,), dynamic_shapes=shapes)
+
     @cached_property
     def reader(self) -> FieldReader:
         """Takes the fields out of raw rows; RunError where the model has no schema."""
