@@ -1,14 +1,19 @@
 """Score the rows of raw files with an exported model."""
 
 import sys
-from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actors.connection import connect
+from actors.serving.files import FILE, Scoring, scored_files, worker_claim
 from diet_ray.errors import ConfigError
+from diet_ray.evaluation.exported_model import load_model
+from diet_ray.log.files import log_files
+from diet_ray.log.scoring.files import first_kinds, stored_rows
 from diet_ray.storage import absolute, file_at
+from pipelines.options.predict import Predict
 from pipelines.runtime.candidates import listed
 from pipelines.runtime.command import run_command
 from pipelines.runtime.progress import bars, console
@@ -16,36 +21,10 @@ from pipelines.runtime.progress import bars, console
 SCORES = "scores.parquet"  # name of the file where --out is a folder
 
 
-@dataclass(frozen=True)
-class Predict:
-    """Score the rows of raw files with a model that `train` exported.
-
-    $ diet-ray predict --model models/best --source rows.parquet --out scores.parquet
-
-    $ diet-ray predict --model models/best --source clicks/ --out scores.parquet --keep user_id,item_id
-
-    Files are of any format that `prepare` reads; rows need the columns that the fields are made of, and no
-    labels. OUT is a Parquet file with a probability per task and a row per row of the source, in its order
-    (files by name), written whole or not at all. Rows that cannot be read end the command, or have no scores
-    where the log's schema says `malformed: quarantine`.
-    """
-
-    model: str
-    """Directory of the exported model."""
-    source: str
-    """The rows: a file or a directory, local or any fsspec URL."""
-    out: str
-    """The Parquet file; new."""
-    keep: str = ""
-    """Comma list of columns of the source that OUT has, too."""
-    workers: int | Literal["auto"] = "auto"
-    """Actors that hold the model; auto: one per GPU, or all CPUs but one."""
-
-    def __call__(self) -> None:
-        rows = predict(
-            self.model, self.source, self.out, listed(self.keep, "keep") if self.keep else [], self.workers
-        )
-        console.print(f"{self.out}: {rows:,} rows", markup=False)
+def execute(options: Predict) -> None:
+    keep = listed(options.keep, "keep") if options.keep else []
+    rows = predict(options.model, options.source, options.out, keep, options.workers)
+    console.print(f"{options.out}: {rows:,} rows", markup=False)
 
 
 def predict(
@@ -58,13 +37,6 @@ def predict(
         DataError: where a column is missing, or a row cannot be read.
         RunError: where there is no model, or one that cannot predict from raw rows.
     """
-    # Below, for they import PyTorch, which --help does not need.
-    from actors.connection import connect
-    from actors.scoring import FILE, Scoring, scored_files, worker_claim
-    from diet_ray.evaluation.exported_model import load_model
-    from diet_ray.log.files import log_files
-    from diet_ray.log.scoring.files import first_kinds, stored_rows
-
     model, source = absolute(model), absolute(source)
     folder, name = file_at(out, SCORES)
     if folder.exists(name):

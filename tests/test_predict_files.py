@@ -78,7 +78,7 @@ def test_more_workers_than_the_cluster_holds_are_refused(
 def test_mistakes_are_named_before_ray_starts(
     shop_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.connection.connect", lambda: pytest.fail("Ray was started for a mistake"))
+    monkeypatch.setattr("pipelines.predict.connect", lambda: pytest.fail("Ray was started for a mistake"))
     rows = tmp_path / "rows.parquet"
     shop_rows().drop(columns="brand").to_parquet(rows)
     with pytest.raises(ConfigError, match=r"rows\.parquet exists; choose another file"):

@@ -13,7 +13,7 @@ from ray import serve
 from starlette.requests import Request
 
 import diet_ray
-from actors.serving import Predictor, application
+from actors.serving.http import Predictor, application
 from tests.exported_shop import export_model
 from tests.shop_log import shop_rows
 

@@ -1,6 +1,6 @@
 """A Ray Serve application that scores rows over HTTP (`pip install 'diet-ray[serve]'`).
 
-serve run actors.serving:application model=models/best
+serve run actors.serving.http:application model=models/best
 curl localhost:8000 -d '[{"user_id": "u1", "item_id": 7, "ts": "2017-10-01 12:00"}]'
 """
 
