@@ -54,9 +54,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# docs/configuration.md, from the config classes.
+# docs/configuration.md from the config classes, then the site in build/site.
 docs: setup
 	PYTHONPATH=. $(BIN)/python docs/generate_configuration.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict -f docs/site/mkdocs.yml
 
 clean:
 	rm -rf build *.egg-info $(DEMO)

@@ -15,7 +15,9 @@ import ray
 
 from diet_ray import errors
 from diet_ray.errors import DietError, ResourceError
+from diet_ray.models.user_code import own_modules
 
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs
 TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
 # What a task ends with, after Ray's own attempts, where the machines have too little memory or disk.
 EXHAUSTED = (
@@ -41,6 +43,8 @@ LONGEST_SOCKET = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_stor
 def connect() -> dict[str, float]:
     """Join the cluster of RAY_ADDRESS or of `ray start` here, else start Ray; return the cluster's resources.
 
+    The user's own modules that have been imported by now go to its workers.
+
     Raises ResourceError where Ray does not start here, or, within a minute, where RAY_ADDRESS names a cluster
     that does not answer or that this process may not join.
     """
@@ -55,6 +59,9 @@ def connect() -> dict[str, float]:
         "log_to_driver": False,
         "logging_level": logging.WARNING,
     }
+    # A job brings its working directory; of what else is started here, other nodes know nothing.
+    if JOB_CONFIG not in os.environ and (modules := own_modules()):
+        options["runtime_env"] = {"py_modules": modules}
     if address == "local":
         _start(options)
         return ray.cluster_resources()

@@ -73,6 +73,11 @@ def vocabulary(block: str, field: str) -> str:
     return f"vocabulary/{block}/{field}.parquet"
 
 
+def side_table(number: int) -> str:
+    """A side table as it was joined, of a prepared log or of an exported model."""
+    return f"side/{number}.parquet"
+
+
 def events(stage: int) -> str:
     return f"events/{stage:04d}/events.parquet"
 
@@ -89,6 +94,15 @@ def quarantined_chunk(name: str) -> str:
 def scores(stage: int) -> str:
     """Folder of the EL2N scores of a stage's block, kept for studies and the EL2N baseline."""
     return f"studies/scores/{stage:04d}"
+
+
+# Below the folder of an exported model.
+MODEL_SCHEMA = "schema.yaml"
+
+
+def model_vocabulary(field: str) -> str:
+    """The ids that the table of a field knows."""
+    return f"vocabulary/{field}.parquet"
 
 
 CELLS = "evaluation/cells"
@@ -156,4 +170,4 @@ def tensorboard(number: int) -> str:
 
 
 def _file_name(candidate: str) -> str:
-    return candidate.replace(":", ".")
+    return candidate.replace(":", ".").replace("/", "-")

@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": Command("evaluate", "Evaluate", "Compare what candidates learn from a memory."),
     "search": Command("search", "Search", "Search candidate architectures on a memory."),
     "train": Command("train", "Train", "Train a candidate and export it."),
+    "predict": Command("predict", "Predict", "Score raw rows with an exported model."),
     "study": Command("study", "Study", "Run one of the paper's studies."),
     "report": Command("report", "Report", "Write a page about a run."),
     "verify": Command("verify", "Verify", "Check every file of a run against its record."),

@@ -243,7 +243,7 @@ def test_an_impossible_head_is_refused(key: str, value: Any) -> None:
         (
             "dnc",
             {},
-            "^unknown model 'dnc': use one of dcn, dcnv2, finalnet, finalmlp, wukong, or package.mod",
+            "^unknown model 'dnc': use one of dcn, dcnv2, finalnet, finalmlp, wukong, package.mod",
         ),
         ("dcn", {"hiden": (8,)}, "^model dcn has no option 'hiden'; its options: cross_layers, hidden$"),
         ("dcn", {"fields": 3}, "has no option 'fields'"),

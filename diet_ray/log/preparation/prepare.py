@@ -50,6 +50,7 @@ from diet_ray.log.preparation.slices import (
     write_staged,
 )
 from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
+from diet_ray.log.side_tables import keep_side_tables
 from diet_ray.log.source import chunks
 from diet_ray.log.vocabulary import Encoder, HashedEncoder
 from diet_ray.storage import FileStamp, Folder
@@ -138,7 +139,7 @@ def _prepared(
     schema: LogSchema, source: str, out: str, paths: list[str], mapper: Mapper, lease: Lease
 ) -> PreparedLog:
     folder = Folder.at(out)
-    for leftover in ("staging", "blocks", "vocabulary", "quarantine"):
+    for leftover in ("staging", "blocks", "vocabulary", "quarantine", "side"):
         if folder.exists(leftover):
             folder.fs.rm(folder / leftover, recursive=True)
     staged = _stage(schema, source, out, paths, mapper)
@@ -152,6 +153,7 @@ def _prepared(
         for name, of_block in encoded.items()
     ]
     check_time_order(blocks)
+    keep_side_tables(folder, source, schema)
     sides = side_files(schema, source)
     stamps = [piece.stamp for piece in staged] + [digest(path) for path in sides]
     lease.check()
