@@ -66,12 +66,13 @@ def test_a_row_scores_the_same_alone() -> None:
 
 
 def built(name: str, seed: int = 0, **options: Any) -> DenseModel:
-    config = ModelConfig(name=name, options={**SMALL.get(name, {}), **options}, head=SMALL_HEAD)
+    small: dict[str, Any] = dict(SMALL.get(name, {}))
+    config = ModelConfig(name=name, options={**small, **options}, head=SMALL_HEAD)
     model = build_model(config, fields=FIELDS, dim=DIM, tasks=TASKS, seed=seed).double()
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in model.parameters():  # biases start at 0, the gate of FinalNet as the identity
-            p += 0.1 * torch.randn(p.shape, generator=draw, dtype=p.dtype)
+            p.add_(0.1 * torch.randn(p.shape, generator=draw, dtype=p.dtype))
     return model
 
 
