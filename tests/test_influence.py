@@ -66,8 +66,7 @@ def test_a_row_scores_the_same_alone() -> None:
 
 
 def built(name: str, seed: int = 0, **options: Any) -> DenseModel:
-    small: dict[str, Any] = dict(SMALL.get(name, {}))
-    config = ModelConfig(name=name, options={**small, **options}, head=SMALL_HEAD)
+    config = ModelConfig(name=name, options={**SMALL.get(name, {}), **options}, head=SMALL_HEAD)
     model = build_model(config, fields=FIELDS, dim=DIM, tasks=TASKS, seed=seed).double()
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
