@@ -22,7 +22,7 @@ from diet_ray.models.registry import ARCHITECTURES, ModelConfig, build_model
 from diet_ray.models.wukong import Wukong
 
 DIM = 32
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "dcn": {"hidden": (16, 8)},
     "dcnv2": {"hidden": (16, 8), "low_rank": True, "rank": 4},
     "finalnet": {"hidden": (8, 8)},
