@@ -122,6 +122,20 @@ def trajectory(method: str, candidate: str, seed: int) -> str:
     return f"studies/trajectories/{method}-{candidate}-{seed}.json"
 
 
+# Below the folder of a truth experiment.
+TRUTH_CELLS = "cells"
+TRUTH_RESULTS = "truth"  # .parquet and .json
+
+
+def full_training(candidate: str, seed: int) -> str:
+    return f"{TRUTH_CELLS}/{_file_name(candidate)}-{seed}.json"
+
+
+def full_training_rows(candidate: str, seed: int) -> str:
+    """Logits per row of a full training."""
+    return f"rows/{_file_name(candidate)}-{seed}.npz"
+
+
 # Below the folder of a search.
 SEARCH_RESULTS = "results"  # .parquet and .json
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": Command("pipelines.evaluate", "Evaluate", "Compare what candidates learn from a memory."),
     "search": Command("pipelines.search", "Search", "Search candidate architectures on a memory."),
     "train": Command("pipelines.train", "Train", "Train a candidate and export it."),
+    "truth": Command("pipelines.truth", "Truth", "Train candidates fully, to hold a search against."),
     "study": Command("pipelines.study", "Study", "Run one of the paper's studies."),
     "report": Command("pipelines.report", "Report", "Write a page about a run."),
     "inspect": Command("pipelines.inspection", "Inspect", "Show the stages and the memory of a run."),

@@ -1,0 +1,127 @@
+"""Train candidates fully, one after another: the truth that cheaper judges of a search are held against."""
+
+import io
+import sys
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+
+from diet_ray import layout
+from diet_ray.config import CandidateConfig, TrainingConfig
+from diet_ray.errors import ConfigError, RunError
+from diet_ray.evaluation.full_training import FullTraining, row_arrays, train_fully
+from diet_ray.log.dataset import PreparedLog
+from diet_ray.log.split import EarlierLog
+from diet_ray.models.registry import ARCHITECTURES
+from diet_ray.storage import Folder
+from pipelines.runtime.command import run_command
+from pipelines.runtime.progress import console
+from pipelines.runtime.run_access import write_table
+from pipelines.studies.ranked_candidates import narrow_candidates
+
+THREADS = 1  # two processes of two threads each on two cores run many times slower than one
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Train candidates on the whole log; rerun to resume, finished trainings are kept.
+
+    $ diet-ray truth --data data/globo --out runs/truth --each 12 --seeds 2
+
+    $ diet-ray truth --data data/globo --out runs/truth-earlier --each 12 --split earlier
+
+    Candidates are draws of the joint space with learning rates in a narrow range, all architectures in turn,
+    so that what has been trained is balanced whenever it is stopped. Writes OUT/cells/CANDIDATE-SEED.json,
+    one per training, OUT/rows/ with logits per row, and OUT/truth.parquet and .json at the end. One process
+    of one thread; another --out may run beside it.
+    """
+
+    data: str
+    """Directory of a prepared log."""
+    out: str
+    """Directory of the records."""
+    each: int = 12
+    """Candidates of each architecture."""
+    seeds: int = 1
+    """Seeds of each candidate: all candidates with seed 0, then all with seed 1, ..."""
+    split: Literal["newest", "earlier"] = "newest"
+    """newest: the blocks of the log; earlier: one block earlier (diet_ray/log/split.py)."""
+    dim: int = 32
+    """Dimension of an embedding."""
+
+    def __call__(self) -> None:
+        for option in ("each", "seeds", "dim"):
+            if getattr(self, option) < 1:
+                raise ConfigError(f"--{option} is {getattr(self, option)}; at least 1 is needed")
+        results = train_all(self)
+        Console().print(
+            f"{len(results)} full trainings of {results['candidate'].nunique()} candidates in {self.out}, "
+            f"{results['seconds'].mean():.0f} s of CPU each",
+            soft_wrap=True,
+        )
+
+
+def train_all(options: Truth) -> pd.DataFrame:
+    """Train what is missing; one row per training, in the order in which they are due.
+
+    Raises:
+        RunError: where the folder holds trainings of another log or with other settings.
+    """
+    log = PreparedLog.open(options.data)
+    if options.split == "earlier":
+        log = EarlierLog(log)
+    folder, training = Folder.at(options.out), TrainingConfig()
+    _claim(folder, options, log, training)
+    torch.set_num_threads(THREADS)
+    candidates = narrow_candidates(options.each)
+    due = [(name, seed) for seed in range(options.seeds) for name in candidates]
+    for name, seed in due:
+        if not folder.exists(layout.full_training(name, seed)):
+            trained = train_fully(candidates[name], seed, log, options.dim, training)
+            _keep(folder, name, candidates[name], seed, trained)
+            console.print(
+                f"{name} seed {seed}: validation AUC {trained.validation.scores(log.tasks).auc:.4f}, "
+                f"{trained.seconds:.0f} s of CPU"
+            )
+    rows = pd.DataFrame([folder.read_json(layout.full_training(*cell)) for cell in due])
+    write_table(folder, layout.TRUTH_RESULTS, rows)
+    return rows
+
+
+def _claim(folder: Folder, options: Truth, log: PreparedLog, training: TrainingConfig) -> None:
+    """Make the folder this experiment's; RunError where it is another's."""
+    settings = {
+        "fingerprint": log.fingerprint,
+        "split": options.split,
+        "dim": options.dim,
+        "architectures": list(ARCHITECTURES),
+        "training": training.model_dump(mode="json"),
+    }
+    if not folder.exists(layout.SETTINGS):
+        folder.write_json(layout.SETTINGS, settings)
+    elif folder.read_json(layout.SETTINGS) != settings:
+        raise RunError(f"{folder.root} holds trainings of another log or with other settings; choose another --out")
+
+
+def _keep(
+    folder: Folder, name: str, candidate: CandidateConfig, seed: int, trained: FullTraining
+) -> None:
+    """Write rows first and the record last: a training exists when its record does."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **row_arrays(trained))
+    folder.write(layout.full_training_rows(name, seed), content.getvalue())
+    record: dict[str, Any] = {
+        "candidate": name,
+        "seed": seed,
+        "config": candidate.model_dump(mode="json"),
+        **trained.flat(),
+    }
+    folder.write_json(layout.full_training(name, seed), record)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(Truth, "diet-ray truth"))
