@@ -136,6 +136,16 @@ def full_training_rows(candidate: str, seed: int) -> str:
     return f"rows/{_file_name(candidate)}-{seed}.npz"
 
 
+def judged(judge: str, candidate: str, seed: int) -> str:
+    """What a judge found out about a fully trained candidate."""
+    return f"judged/{judge}/{_file_name(candidate)}-{seed}.json"
+
+
+TRUTH_REFERENCE = "reference.safetensors"
+TRUTH_REFERENCE_COST = "reference.json"
+JUDGE_RESULTS = "judges"  # .parquet and .json
+
+
 # Below the folder of a search.
 SEARCH_RESULTS = "results"  # .parquet and .json
 

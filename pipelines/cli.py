@@ -32,6 +32,7 @@ COMMANDS = {
     "search": Command("pipelines.search", "Search", "Search candidate architectures on a memory."),
     "train": Command("pipelines.train", "Train", "Train a candidate and export it."),
     "truth": Command("pipelines.truth", "Truth", "Train candidates fully, to hold a search against."),
+    "judge": Command("pipelines.judge", "Judge", "Hold cheap judges against full training."),
     "study": Command("pipelines.study", "Study", "Run one of the paper's studies."),
     "report": Command("pipelines.report", "Report", "Write a page about a run."),
     "inspect": Command("pipelines.inspection", "Inspect", "Show the stages and the memory of a run."),

@@ -71,9 +71,7 @@ def train_all(options: Truth) -> pd.DataFrame:
     Raises:
         RunError: where the folder holds trainings of another log or with other settings.
     """
-    log = PreparedLog.open(options.data)
-    if options.split == "earlier":
-        log = EarlierLog(log)
+    log = _log(options.data, options.split)
     folder, training = Folder.at(options.out), TrainingConfig()
     _claim(folder, options, log, training)
     torch.set_num_threads(THREADS)
@@ -90,6 +88,35 @@ def train_all(options: Truth) -> pd.DataFrame:
     rows = pd.DataFrame([folder.read_json(layout.full_training(*cell)) for cell in due])
     write_table(folder, layout.TRUTH_RESULTS, rows)
     return rows
+
+
+def opened_log(folder: Folder, data: str) -> tuple[PreparedLog, int]:
+    """The log of a truth experiment, split as there, and its dimension; RunError where `data` is another."""
+    if not folder.exists(layout.SETTINGS):
+        raise RunError(f"{folder.root} is no truth experiment: run `diet-ray truth` first")
+    settings = folder.read_json(layout.SETTINGS)
+    log = _log(data, settings["split"])
+    if log.fingerprint != settings["fingerprint"]:
+        raise RunError(f"{folder.root} holds full trainings on a different preparation of the log")
+    return log, settings["dim"]
+
+
+def trained_candidates(folder: Folder) -> dict[str, CandidateConfig]:
+    """Every candidate with a full training, in the order in which they were due."""
+    rows = trainings(folder)
+    return {row["candidate"]: CandidateConfig.model_validate(row["config"]) for row in rows}
+
+
+def trainings(folder: Folder) -> list[dict[str, Any]]:
+    """The records of all full trainings, by seed and number of the candidate."""
+    paths = folder.fs.glob(f"{folder.root}/{layout.TRUTH_CELLS}/*.json")
+    rows = [folder.read_json(f"{layout.TRUTH_CELLS}/{path.rsplit('/', 1)[-1]}") for path in paths]
+    return sorted(rows, key=lambda row: (row["seed"], row["candidate"].rsplit("-", 1)[-1], row["candidate"]))
+
+
+def _log(data: str, split: str) -> PreparedLog:
+    log = PreparedLog.open(data)
+    return EarlierLog(log) if split == "earlier" else log
 
 
 def _claim(folder: Folder, options: Truth, log: PreparedLog, training: TrainingConfig) -> None:

@@ -7,16 +7,19 @@ pass that the step needs anyhow. A model with dropout is scored as it trains, wi
 Shape suffixes: N rows, T tasks.
 """
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diet_ray.config import TrainingConfig
+from diet_ray.log.batches import EncodedRows
 from diet_ray.log.dataset import Block, EncodedLog
-from diet_ray.training.learning import learn_block
+from diet_ray.training.learning import learn_batches, learn_block
 from diet_ray.training.metrics import Scores, score_tasks
 from diet_ray.training.recommender import Recommender
-from diet_ray.training.rehearsal import Rehearsal
 
 Array = NDArray[np.float32]
 
@@ -31,6 +34,11 @@ class Progress:
     def rows(self) -> int:
         """N."""
         return len(self.logit_NT)
+
+    @classmethod
+    def joined(cls, parts: list["Progress"]) -> "Progress":
+        """The rows of all parts, in their order."""
+        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("logit_NT", "label_NT")))
 
     def part(self, start: int, stop: int) -> "Progress":
         """The rows [start, stop)."""
@@ -52,7 +60,6 @@ def learn_and_score(
     block: Block,
     training: TrainingConfig,
     seed: int,
-    rehearsal: Rehearsal | None = None,
 ) -> Progress:
     """`learn_block`, and what the recommender thought of each row before. The block is learned in order.
 
@@ -62,22 +69,36 @@ def learn_and_score(
     """
     if training.shuffle_rows > 1:
         raise ValueError("rows are scored before they are learned in the order of time: shuffle_rows is not 1")
+    with logits_of(recommender) as logits:
+        learn_block(recommender, log, block, training, seed)
+    label_NT = np.concatenate([rows.label_NT for rows in log.chunks(block)])
+    return Progress(np.concatenate(logits), label_NT)
+
+
+def learn_and_score_batches(recommender: Recommender, batches: Iterable[EncodedRows]) -> Progress:
+    """`learn_batches`, and what the recommender thought of each row before."""
+    labels: list[NDArray[np.uint8]] = []
+
+    def noted() -> Iterator[EncodedRows]:
+        for batch in batches:
+            labels.append(batch.label_NT)
+            yield batch
+
+    with logits_of(recommender) as logits:
+        learn_batches(recommender, noted())
+    return Progress(np.concatenate(logits), np.concatenate(labels))
+
+
+@contextmanager
+def logits_of(recommender: Recommender) -> Iterator[list[Array]]:
+    """A list to which every forward pass of the dense model appends its logits."""
     logits: list[Array] = []
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], logit_NT: Tensor) -> None:
         logits.append(logit_NT.detach().cpu().numpy())
 
     hook = recommender.dense.register_forward_hook(keep)
-    kept = 0
-
-    def cut(rows: int) -> None:
-        nonlocal kept
-        logits[kept] = logits[kept][:rows]  # the rehearsed rows of a step come after those of the block
-        kept += 1
-
     try:
-        learn_block(recommender, log, block, training, seed, cut, rehearsal)
+        yield logits
     finally:
         hook.remove()
-    label_NT = np.concatenate([rows.label_NT for rows in log.chunks(block)])
-    return Progress(np.concatenate(logits), label_NT)
