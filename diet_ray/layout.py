@@ -163,8 +163,9 @@ def trial_states(number: int) -> str:
     return f"state/{number:04d}-*"
 
 
-def confirmation(number: int, seed: int) -> str:
-    return f"confirmed/{number:04d}-{seed}.json"
+def confirmation(method: str, number: int, seed: int) -> str:
+    """A cell of one of the best; those that were trained on the memory have no method in their name."""
+    return f"confirmed/{'' if method == 'diet' else f'{method}-'}{number:04d}-{seed}.json"
 
 
 def tensorboard(number: int) -> str:

@@ -12,7 +12,6 @@ from diet_ray.config import CandidateConfig, TrainingConfig
 from diet_ray.errors import ConfigError, RunError
 from diet_ray.evaluation.judges.prequential import JUDGES, JudgeSetting, Judging
 from diet_ray.evaluation.judges.record import judged
-from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.registry import ModelConfig
 from diet_ray.storage import Folder
 from diet_ray.training.candidate_setup import candidate_recommender

@@ -131,12 +131,12 @@ def _claim(folder: Folder, options: Truth, log: PreparedLog, training: TrainingC
     if not folder.exists(layout.SETTINGS):
         folder.write_json(layout.SETTINGS, settings)
     elif folder.read_json(layout.SETTINGS) != settings:
-        raise RunError(f"{folder.root} holds trainings of another log or with other settings; choose another --out")
+        raise RunError(
+            f"{folder.root} holds trainings of another log or with other settings; choose another --out"
+        )
 
 
-def _keep(
-    folder: Folder, name: str, candidate: CandidateConfig, seed: int, trained: FullTraining
-) -> None:
+def _keep(folder: Folder, name: str, candidate: CandidateConfig, seed: int, trained: FullTraining) -> None:
     """Write rows first and the record last: a training exists when its record does."""
     content = io.BytesIO()
     np.savez_compressed(content, **row_arrays(trained))

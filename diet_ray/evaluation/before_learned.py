@@ -9,6 +9,7 @@ Shape suffixes: N rows, T tasks.
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ class Progress:
     def parts(self, count: int) -> list["Progress"]:
         """`count` consecutive parts of about equal length."""
         ends = [self.rows * number // count for number in range(count + 1)]
-        return [self.part(start, stop) for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+        return [self.part(start, stop) for start, stop in pairwise(ends)]
 
     def scores(self, tasks: tuple[str, ...]) -> Scores:
         """AUC and LogLoss; DataError where a logit is not finite."""
@@ -68,7 +69,9 @@ def learn_and_score(
         DataError: where training diverges.
     """
     if training.shuffle_rows > 1:
-        raise ValueError("rows are scored before they are learned in the order of time: shuffle_rows is not 1")
+        raise ValueError(
+            "rows are scored before they are learned in the order of time: shuffle_rows is not 1"
+        )
     with logits_of(recommender) as logits:
         learn_block(recommender, log, block, training, seed)
     label_NT = np.concatenate([rows.label_NT for rows in log.chunks(block)])

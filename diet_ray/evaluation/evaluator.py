@@ -24,6 +24,8 @@ from diet_ray.evaluation.cell import (
     Setting,
     run_cell,
 )
+from diet_ray.evaluation.judges.cost import FullCost, full_rows
+from diet_ray.evaluation.judges.prequential import JudgeSetting
 from diet_ray.evaluation.rehearsal_weight import SEED, rehearsal_scores
 from diet_ray.evaluation.trajectory import Point, full_trajectory, reduced_trajectory
 from diet_ray.evaluation.trial import TrialData
@@ -113,6 +115,15 @@ class Evaluator:
         """The newest memory, and `rows` validation rows under the tables of the newest checkpoint."""
         newest = self.state.checkpoint(len(self.log.history))
         return TrialData(self.reduced_rows("diet", 0), validation_rows(newest, self.log, rows))
+
+    def judge_setting(self, *, with_reference: bool) -> JudgeSetting:
+        """What judges of candidates share; the newest checkpoint only where one of them needs it."""
+        checkpoint = self._newest_checkpoint() if with_reference else None
+        return JudgeSetting(self.log, self.config.dim, self.config.training, checkpoint)
+
+    def full_cost(self, memory_rows: int) -> FullCost:
+        """Rows by which the cost of judging is counted."""
+        return FullCost(full_rows(self.log), memory_rows)
 
     def provenance(self) -> dict[str, Any]:
         """Log, run and files behind a model that was trained on the newest memory."""

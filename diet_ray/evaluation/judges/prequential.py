@@ -128,7 +128,9 @@ class Judging:
         wanted = None if number + 1 == self.pieces else last - first
         batches = list(islice(self.newest, wanted))
         if not batches:
-            raise DataError(f"judge {self.name}: piece {number + 1} of the newest block has no rows; use fewer pieces")
+            raise DataError(
+                f"judge {self.name}: piece {number + 1} of the newest block has no rows; use fewer pieces"
+            )
         self.done.append(learn_and_score_batches(self.recommender, batches))
         self.rows += self.done[-1].rows
         self.seconds += time.process_time() - started

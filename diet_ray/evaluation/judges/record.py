@@ -1,4 +1,4 @@
-"""What a judge has found out about a candidate, as JSON: its score after every piece, and the last by rows."""
+"""What a judge has found out about a candidate: its score after every piece, and the last by rows."""
 
 from typing import Any
 
