@@ -168,6 +168,14 @@ def confirmation(method: str, number: int, seed: int) -> str:
     return f"confirmed/{'' if method == 'diet' else f'{method}-'}{number:04d}-{seed}.json"
 
 
+def anchor(number: int) -> str:
+    """What the judges say of an anchor."""
+    return f"anchors/{number:04d}.json"
+
+
+CALIBRATION = "calibration.json"  # of the judges, by the anchors
+
+
 def tensorboard(number: int) -> str:
     return f"tensorboard/{number:04d}"
 

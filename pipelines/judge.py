@@ -3,6 +3,7 @@
 import sys
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -20,6 +21,9 @@ from diet_ray.training.learning import learn_block
 from pipelines.runtime.candidates import listed
 from pipelines.runtime.command import run_command
 from pipelines.runtime.progress import console
+from pipelines.runtime.run_access import write_table
+from pipelines.studies.judge_table import FEWEST, judge_table
+from pipelines.study import plain_table
 from pipelines.truth import THREADS, opened_log, trained_candidates
 
 # What the tables of `mixed` and `warm` come from: one model, for a truth experiment has no run.
@@ -36,7 +40,8 @@ class Judge:
 
     cold: empty tables, the newest block; mixed: tables half reference, half fresh; warm: the reference's
     tables; users: the rows of an eighth of the users from the start. Each scores rows before they are
-    learned. Writes TRUTH/judged/JUDGE/CANDIDATE-SEED.json.
+    learned. Writes TRUTH/judged/JUDGE/CANDIDATE-0.json and TRUTH/judges.parquet, a row per judge with Kendall
+    tau, clear pairs, regret and cost, baselines beside it.
     """
 
     truth: str
@@ -46,14 +51,22 @@ class Judge:
     judges: str = "cold,mixed"
     """Comma list of cold, mixed, warm, users."""
     seeds: int = 1
-    """Seeds of each judge."""
+    """Seeds of the truth: candidates that were fully trained with all of them count, by the mean."""
+    day: Literal["validation", "test"] = "validation"
+    """Block of the truth. Choose judges on the validation block alone; the test block decides once."""
 
     def __call__(self) -> None:
         if self.seeds < 1:
             raise ConfigError(f"--seeds is {self.seeds}; at least 1 is needed")
         judges = listed(self.judges, "judges", tuple(JUDGES))
         missing = judge_all(self, judges)
-        Console().print(f"{missing} scores added in {self.truth}/judged", soft_wrap=True)
+        out = Console(width=None if sys.stdout.isatty() else 120)
+        out.print(f"{missing} scores added in {self.truth}/judged", soft_wrap=True)
+        folder = Folder.at(self.truth)
+        if len(trained_candidates(folder)) >= FEWEST:
+            table = judge_table(folder, self.day, self.seeds)
+            write_table(folder, layout.JUDGE_RESULTS, table)
+            out.print(plain_table(table.round(4), f"Against full training, {self.day} block"))
 
 
 def judge_all(options: Judge, judges: list[str]) -> int:
@@ -71,7 +84,7 @@ def judge_all(options: Judge, judges: list[str]) -> int:
     setting = JudgeSetting(log, dim, TrainingConfig())
     if any(JUDGES[judge].needs_reference for judge in judges):
         setting = setting._replace(checkpoint=_reference(folder, setting))
-    due = [(j, c, s) for s in range(options.seeds) for c in candidates for j in judges]
+    due = [(judge, name, 0) for name in candidates for judge in judges]
     missing = [cell for cell in due if not folder.exists(layout.judged(*cell))]
     for judge, name, seed in missing:
         record = judged(Judging(judge, JUDGES[judge], setting, candidates[name], seed), seed)

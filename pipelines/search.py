@@ -23,16 +23,19 @@ from diet_ray import layout
 from diet_ray.config import FitConfig, upgrade_fit
 from diet_ray.errors import ConfigError, ResourceError, RunError
 from diet_ray.evaluation.cell import Method
+from diet_ray.evaluation.judges.anchors import read_anchors
 from diet_ray.evaluation.judges.prequential import JUDGES
+from diet_ray.evaluation.trial_record import TrialRecord
 from diet_ray.runs.run import Run, differences
 from diet_ray.storage import Folder
+from pipelines.runtime.anchoring import calibrated
 from pipelines.runtime.candidates import listed
 from pipelines.runtime.command import run_command
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import Bars, bars, console
 from pipelines.runtime.run_access import log_of
 from pipelines.runtime.rungs import Budget, default_rungs, parsed_budget
-from pipelines.runtime.search_results import leaderboard, publish, ranked, summary
+from pipelines.runtime.search_results import leaderboard, publish, summary
 from pipelines.runtime.sweep import Scheduler, Searcher, Sweep, run_sweep, trial_records
 from tune_spaces.space import Spaces, load_space
 
@@ -74,6 +77,9 @@ class Search:
     """rungs: stop a fifth after the memory, half after a quarter and after half of the newest block; asha:
     stop trials below the best third; none: run every trial to its end; auto: rungs, for the memory alone
     asha."""
+    anchors: str | None = None
+    """A results.parquet of candidates whose full training is known: columns candidate (JSON) and auc. The
+    judges are checked against them and weighed by them."""
     budget: str | None = None
     """Most that all trials together may cost: full trainings (8), or minutes (20m)."""
     searcher: Searcher = "random"
@@ -121,6 +127,9 @@ def search(options: Search) -> pd.DataFrame:
     judges, budget = _judges(options), parsed_budget(options.budget)
     if budget.trainings is not None and not judges:
         raise ConfigError("--budget in full trainings needs judges; give minutes (20m) with --judges memory")
+    anchors = read_anchors(options.anchors) if options.anchors else []
+    if anchors and not judges:
+        raise ConfigError("--anchors calibrates judges; --judges memory has none")
     spaces = load_space(options.space)
     evaluated = EvaluatedRun.open(options.data or log_of(options.run), options.run)
     url = f"{evaluated.url}/{options.name}"
@@ -131,6 +140,9 @@ def search(options: Search) -> pd.DataFrame:
     nodes = cluster_nodes()
     try:
         with bars() as shown:
+            if anchors:
+                gpus = task_claim(nodes, options.threads, options.gpus).gpus
+                calibrated(anchors, judges, options.seeds, evaluated, folder, gpus, shown)
             _sweep(options, judges, budget, spaces, evaluated, url, nodes, shown)
             _confirm(options, evaluated, folder, shown)
     finally:
@@ -251,7 +263,10 @@ def _confirm(options: Search, evaluated: EvaluatedRun, folder: Folder, shown: Ba
     """Train the best few, on the memory or fully; a failure is reported and left out."""
     method: Method = "full" if options.confirm == "full" else "diet"
     count = CONFIRMED if options.confirm == "full" else options.confirm
-    best = ranked(trial_records(folder, options.samples))[:count]
+    ranked = publish(folder, evaluated, samples=options.samples, seeds=options.seeds)
+    scored = ranked[ranked["objective"].notna()] if len(ranked) else ranked
+    numbers = scored["number"][:count] if len(scored) else []
+    best = [record for number in numbers if (record := TrialRecord.read(folder, int(number)))]
     missing = [
         (record, seed)
         for record in best

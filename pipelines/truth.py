@@ -139,7 +139,7 @@ def _claim(folder: Folder, options: Truth, log: PreparedLog, training: TrainingC
 def _keep(folder: Folder, name: str, candidate: CandidateConfig, seed: int, trained: FullTraining) -> None:
     """Write rows first and the record last: a training exists when its record does."""
     content = io.BytesIO()
-    np.savez_compressed(content, **row_arrays(trained))
+    np.savez_compressed(content, **row_arrays(trained))  # type: ignore[arg-type]  # its own flag is no name
     folder.write(layout.full_training_rows(name, seed), content.getvalue())
     record: dict[str, Any] = {
         "candidate": name,

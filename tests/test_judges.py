@@ -8,7 +8,7 @@ import torch
 
 from diet_ray.config import CandidateConfig, TrainingConfig
 from diet_ray.errors import ConfigError, RunError
-from diet_ray.evaluation.before_learned import Progress, learn_and_score
+from diet_ray.evaluation.before_learned import Progress, learn_and_score, trains_as_it_scores
 from diet_ray.evaluation.judges.certainty import Noise, certainty, seed_deviation
 from diet_ray.evaluation.judges.paired import auc_influence, drawn_groups, paired_score
 from diet_ray.evaluation.judges.prequential import JUDGES, JudgeConfig, JudgeSetting, Judging
@@ -49,12 +49,14 @@ def setting(log: PreparedLog) -> JudgeSetting:
     return JudgeSetting(log, DIM, TRAINING, to_bytes(reference))
 
 
-def test_a_row_is_scored_before_it_is_learned(log: PreparedLog) -> None:
-    """Row by row as a slow loop has it: embed and predict a batch, then learn it."""
-    block = log.history[0]
-    fast = candidate_recommender(FINALNET, 0, log, DIM, TRAINING)
+@pytest.mark.parametrize("name", ["finalnet", "dcn"])
+def test_a_row_is_scored_before_it_is_learned(log: PreparedLog, name: str) -> None:
+    """As a slow loop has it, which predicts a batch and then learns it; FinalNet has batch norms, DCN none."""
+    block, candidate = log.history[0], FINALNET.model_copy(update={"name": name})
+    fast = candidate_recommender(candidate, 0, log, DIM, TRAINING)
+    assert trains_as_it_scores(fast.dense) == (name == "dcn")
     progress = learn_and_score(fast, log, block, TRAINING, 0)
-    slow = candidate_recommender(FINALNET, 0, log, DIM, TRAINING)
+    slow = candidate_recommender(candidate, 0, log, DIM, TRAINING)
     slow.grow(block.table_rows, torch_generator(0, "grow", block.name))
     rows, logits = joined(list(log.chunks(block))), []
     for start in range(0, rows.rows, TRAINING.batch_size):

@@ -2,13 +2,14 @@
 
 Scores of rows that have not been learned yet, in the order of time, are what a deployed model's scores are
 (On the Factory Floor, arXiv 2209.05310), and every row of the stream gives one. They fall out of the forward
-pass that the step needs anyhow. A model with dropout is scored as it trains, with dropout.
+pass that the step needs anyhow; a model with batch norms or dropout, which trains otherwise than it scores,
+needs one of its own.
 
 Shape suffixes: N rows, T tasks.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 
 import numpy as np
@@ -16,13 +17,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diet_ray.config import TrainingConfig
-from diet_ray.log.batches import EncodedRows
+from diet_ray.log.batches import EncodedRows, rechunked
 from diet_ray.log.dataset import Block, EncodedLog
-from diet_ray.training.learning import learn_batches, learn_block
+from diet_ray.models.examples import predict
+from diet_ray.seeding import torch_generator
+from diet_ray.training.embedding import embed_rows
+from diet_ray.training.learning import learn_batches
 from diet_ray.training.metrics import Scores, score_tasks
 from diet_ray.training.recommender import Recommender
 
 Array = NDArray[np.float32]
+
+# Layers that do something else while training.
+UNLIKE = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.MultiheadAttention)
 
 
 class Progress:
@@ -72,36 +79,43 @@ def learn_and_score(
         raise ValueError(
             "rows are scored before they are learned in the order of time: shuffle_rows is not 1"
         )
-    with logits_of(recommender) as logits:
-        learn_block(recommender, log, block, training, seed)
-    label_NT = np.concatenate([rows.label_NT for rows in log.chunks(block)])
-    return Progress(np.concatenate(logits), label_NT)
+    recommender.grow(block.table_rows, torch_generator(seed, "grow", block.name))
+    return learn_and_score_batches(recommender, rechunked(log.chunks(block), training.batch_size))
 
 
 def learn_and_score_batches(recommender: Recommender, batches: Iterable[EncodedRows]) -> Progress:
     """`learn_batches`, and what the recommender thought of each row before."""
     labels: list[NDArray[np.uint8]] = []
+    logits: list[Array] = []
+    alike = trains_as_it_scores(recommender.dense)
 
     def noted() -> Iterator[EncodedRows]:
         for batch in batches:
             labels.append(batch.label_NT)
+            if not alike:
+                examples = embed_rows(recommender, batch)
+                logits.append(predict(recommender.dense, examples.emb_NFD).cpu().numpy())
             yield batch
 
-    with logits_of(recommender) as logits:
+    with _kept(recommender.dense, logits) if alike else nullcontext():
         learn_batches(recommender, noted())
     return Progress(np.concatenate(logits), np.concatenate(labels))
 
 
+def trains_as_it_scores(model: nn.Module) -> bool:
+    """Whether the forward pass of a step is that of scoring: not with batch norms, nor with dropout."""
+    return not any(isinstance(module, UNLIKE) for module in model.modules())
+
+
 @contextmanager
-def logits_of(recommender: Recommender) -> Iterator[list[Array]]:
-    """A list to which every forward pass of the dense model appends its logits."""
-    logits: list[Array] = []
+def _kept(model: nn.Module, logits: list[Array]) -> Iterator[None]:
+    """Append the logits of every forward pass to a list."""
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], logit_NT: Tensor) -> None:
         logits.append(logit_NT.detach().cpu().numpy())
 
-    hook = recommender.dense.register_forward_hook(keep)
+    hook = model.register_forward_hook(keep)
     try:
-        yield logits
+        yield
     finally:
         hook.remove()

@@ -56,7 +56,7 @@ class Rungs(FIFOScheduler):
     def goes_on(self, step: int, score: float) -> bool:
         """Whether a score is among the best share of those at the rung."""
         known = self.scores[step]
-        return len(known) < FEWEST or score >= np.quantile(known, 1 - self.rungs[step].keep)
+        return len(known) < FEWEST or score >= float(np.quantile(known, 1 - self.rungs[step].keep))
 
 
 class Budget(tune.Stopper):

@@ -9,8 +9,8 @@ told apart from the winner. All four for those judged to the end, NaN and false 
 judge_NAME_auc: per judge, of the newest piece, mean over seeds; pieces: how many pieces that were.
 auc, logloss, epochs, epoch_auc, epoch_logloss: on the memory. objective: what the search maximised.
 cost: in full trainings of this candidate; full_seconds: CPU seconds of one, estimated; seconds, cpu_seconds.
-confirmed_by, confirmed_validation_auc, confirmed_test_auc, confirmed_test_logloss, confirmed_objective: of the
-confirmation, on the memory (diet) or on all history (full).
+confirmed_by, confirmed_validation_auc, confirmed_test_auc, confirmed_test_logloss, confirmed_objective: of
+the confirmation, on the memory (diet) or on all history (full).
 """
 
 import json
@@ -22,12 +22,14 @@ import yaml
 from rich.table import Column, Table
 
 from diet_ray import layout
+from diet_ray.evaluation.judges.anchors import Calibration
 from diet_ray.evaluation.judges.certainty import MEASURED, certainty, seed_deviation
 from diet_ray.evaluation.judges.cost import FullCost, full_rows
 from diet_ray.evaluation.trial_record import TrialRecord
 from diet_ray.seeding import numpy_generator
 from diet_ray.storage import Folder
 from diet_ray.training.candidate import EpochScore, objective
+from pipelines.runtime.anchoring import stored_calibration
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.run_access import write_table
 from pipelines.runtime.sweep import trial_records
@@ -35,12 +37,6 @@ from pipelines.runtime.sweep import trial_records
 UNKNOWN = float("nan")
 METHODS = ("full", "diet")  # of confirmations, the more telling one first
 SHOWN_RIVALS = 10
-
-
-def ranked(trials: list[TrialRecord]) -> list[TrialRecord]:
-    """Trials with a score, the best first: by how far they came, then by the score there."""
-    scored = [record for record in trials if record.steps and record.state != "failed"]
-    return sorted(scored, key=lambda record: (-record.pieces, -objective(record.score_after(record.steps))))
 
 
 def publish(folder: Folder, evaluated: EvaluatedRun, *, samples: int, seeds: int) -> pd.DataFrame:
@@ -55,13 +51,16 @@ def publish(folder: Folder, evaluated: EvaluatedRun, *, samples: int, seeds: int
     results = pd.DataFrame([_row(record, seeds, folder, full_cost) for record in trials])
     if results.empty:
         return results
-    results = results.merge(_certainty(trials), on="number", how="left")
+    results = results.merge(_certainty(trials, stored_calibration(folder)), on="number", how="left")
     results["rival"] = results["rival"].fillna(False).astype(bool)
     results["by_confirmation"] = results["confirmed_objective"].where(
         (results["confirmed_by"] == "full") | (results["pieces"] == 0)
     )
-    order = ["by_confirmation", "pieces", "objective"]
-    results = results.sort_values(order, ascending=False, ignore_index=True).drop(columns="by_confirmation")
+    results["judged"] = results["score"].where(results["score"].notna(), results["objective"])
+    order = ["by_confirmation", "pieces", "judged"]
+    results = results.sort_values(order, ascending=False, ignore_index=True).drop(
+        columns=["by_confirmation", "judged"]
+    )
     results.insert(0, "rank", np.arange(len(results)))
     write_table(folder, layout.SEARCH_RESULTS, results)
     if results["objective"].notna().any():
@@ -127,16 +126,23 @@ def _confirmation(number: int, seeds: int, folder: Folder) -> dict[str, Any]:
     }
 
 
-def _certainty(trials: list[TrialRecord]) -> pd.DataFrame:
+def _certainty(trials: list[TrialRecord], anchored: Calibration | None) -> pd.DataFrame:
     """Score and certainty of the trials that all judges have seen to the end; columns alone without any."""
-    judged = [record for record in trials if record.judged and record.state == "finished"]
+    ended = [record for record in trials if record.judged and record.state == "finished"]
+    # Rows of one class have no AUC, for no candidate.
+    judged = [record for record in ended if np.isfinite(record.judges_mean(record.pieces).auc)]
     columns = ["number", "score", "deviation", "near", "rival"]
     if not judged:
         return pd.DataFrame({name: pd.Series(dtype=float) for name in columns})
     records = [record.judged for record in judged]
-    measured = seed_deviation(records, {})
+    weights = anchored.weights if anchored else {}
+    measured = seed_deviation(records, weights)
     noise = MEASURED._replace(seed=MEASURED.seed if np.isnan(measured) else measured)
-    sure = certainty(records, noise, numpy_generator(0, "search", "certainty"))
+    if anchored and not np.isnan(anchored.agreement):
+        noise = noise._replace(agreement=anchored.agreement)
+    slope = anchored.slope if anchored else 1.0
+    draw = numpy_generator(0, "search", "certainty")
+    sure = certainty(records, noise, draw, weights, slope)
     rivals = [place in sure.rivals for place in range(len(judged))]
     numbers = [record.number for record in judged]
     values = (numbers, sure.score_C, sure.deviation_C, sure.near_C, rivals)
@@ -150,7 +156,12 @@ def leaderboard(results: pd.DataFrame, rows: int = 10) -> Table:
         confirmed = [_score(row[f"confirmed_{key}"]) for key in ("validation_auc", "test_auc")]
         if _by_judges(results):
             sure = "" if pd.isna(row["near"]) else f"{row['near']:.0%}"
-            own = [_score(row["objective"]), _score(row["deviation"]), sure, str(row["pieces"])]
+            own = [
+                _score(row["objective"] if pd.isna(row["score"]) else row["score"]),
+                _score(row["deviation"]),
+                sure,
+                str(row["pieces"]),
+            ]
             own = [*own, f"{row['cost']:.2f}", *confirmed]
         else:
             own = [
@@ -217,8 +228,8 @@ def summary(results: pd.DataFrame, samples: int) -> list[str]:
     cost = float(results["cost"].sum()) + full
     lines.append(
         f"cost: {cost:.1f} full trainings for {len(results)} of {samples} candidates, "
-        f"1/{len(results) / cost:.0f} of training them all; reference and memory, which the run has paid for, "
-        "not counted"
+        f"1/{len(results) / cost:.0f} of training them all; without reference and memory, which the run has "
+        "paid for"
     )
     return lines
 

@@ -76,6 +76,7 @@ def certainty(
     noise: Noise,
     draw: np.random.Generator,
     weights: Mapping[str, float] | None = None,
+    slope: float = 1.0,
 ) -> Certainty:
     """Compare candidates that all saw the same rows.
 
@@ -84,6 +85,7 @@ def certainty(
         noise: errors besides those of the rows.
         draw: of the bootstrap.
         weights: of judges; equal where left out.
+        slope: AUC after full training per AUC of the score (anchors.py), in which NEAR is meant.
 
     Raises:
         ValueError: there is no candidate.
@@ -95,9 +97,9 @@ def certainty(
     score_BC = np.stack([drawn_scores(records, weights, count_BG) for records in judged], 1)
     score_C = np.array([mean_score(records, weights) for records in judged])
     seeds_C = np.array([len({record.seed for record in records}) for records in judged])
-    seed_C = np.nan_to_num(noise.seed) / np.sqrt(seeds_C)
+    seed_C = slope * np.nan_to_num(noise.seed) / np.sqrt(seeds_C)
     error_C = np.sqrt(seed_C**2 + noise.agreement**2)
-    score_BC = score_BC + draw.normal(size=score_BC.shape) * error_C
+    score_BC = slope * score_BC + draw.normal(size=score_BC.shape) * error_C
     near_C = (score_BC >= score_BC.max(1, keepdims=True) - NEAR).mean(0)
     winner = int(score_C.argmax())
     beats_C = (score_BC > score_BC[:, [winner]]).mean(0)
