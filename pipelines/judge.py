@@ -52,12 +52,16 @@ class Judge:
     """Comma list of cold, mixed, warm, users."""
     seeds: int = 1
     """Seeds of the truth: candidates that were fully trained with all of them count, by the mean."""
+    judge_seeds: int = 1
+    """Seeds of each judge; more than one tell how far its score hangs on the seed."""
     day: Literal["validation", "test"] = "validation"
     """Block of the truth. Choose judges on the validation block alone; the test block decides once."""
 
     def __call__(self) -> None:
-        if self.seeds < 1:
-            raise ConfigError(f"--seeds is {self.seeds}; at least 1 is needed")
+        for option in ("seeds", "judge_seeds"):
+            if getattr(self, option) < 1:
+                given = f"--{option.replace('_', '-')} is {getattr(self, option)}"
+                raise ConfigError(f"{given}; at least 1 is needed")
         judges = listed(self.judges, "judges", tuple(JUDGES))
         missing = judge_all(self, judges)
         out = Console(width=None if sys.stdout.isatty() else 120)
@@ -84,7 +88,7 @@ def judge_all(options: Judge, judges: list[str]) -> int:
     setting = JudgeSetting(log, dim, TrainingConfig())
     if any(JUDGES[judge].needs_reference for judge in judges):
         setting = setting._replace(checkpoint=_reference(folder, setting))
-    due = [(judge, name, 0) for name in candidates for judge in judges]
+    due = [(j, c, s) for s in range(options.judge_seeds) for c in candidates for j in judges]
     missing = [cell for cell in due if not folder.exists(layout.judged(*cell))]
     for judge, name, seed in missing:
         record = judged(Judging(judge, JUDGES[judge], setting, candidates[name], seed), seed)

@@ -51,7 +51,7 @@ def setting(log: PreparedLog) -> JudgeSetting:
 
 @pytest.mark.parametrize("name", ["finalnet", "dcn"])
 def test_a_row_is_scored_before_it_is_learned(log: PreparedLog, name: str) -> None:
-    """As a slow loop has it, which predicts a batch and then learns it; FinalNet has batch norms, DCN none."""
+    """As a slow loop has it, which predicts a batch, then learns it; FinalNet has batch norms, DCN none."""
     block, candidate = log.history[0], FINALNET.model_copy(update={"name": name})
     fast = candidate_recommender(candidate, 0, log, DIM, TRAINING)
     assert trains_as_it_scores(fast.dense) == (name == "dcn")

@@ -115,9 +115,9 @@ def calibrate(truth_A: Array, score_AJ: Array, judges: list[str]) -> Calibration
 def _weights(truth_A: Array, score_AJ: Array) -> Array:
     """Non-negative, of mean 1; equal where nothing can be told."""
     judges = score_AJ.shape[1]
-    spread_J = score_AJ.std(0)
-    if judges == 1 or not truth_A.std() or not spread_J.all():
+    if judges == 1 or not np.ptp(truth_A) or not np.ptp(score_AJ, 0).all():
         return np.ones(judges)
+    spread_J = score_AJ.std(0)
     z_AJ, target_A = (score_AJ - score_AJ.mean(0)) / spread_J, (truth_A - truth_A.mean()) / truth_A.std()
     equal_J = np.full(judges, 1 / judges)
     gram_JJ = z_AJ.T @ z_AJ + PRIOR * np.eye(judges)
