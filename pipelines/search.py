@@ -265,8 +265,8 @@ def _confirm(options: Search, evaluated: EvaluatedRun, folder: Folder, shown: Ba
     count = CONFIRMED if options.confirm == "full" else options.confirm
     ranked = publish(folder, evaluated, samples=options.samples, seeds=options.seeds)
     scored = ranked[ranked["objective"].notna()] if len(ranked) else ranked
-    numbers = scored["number"][:count] if len(scored) else []
-    best = [record for number in numbers if (record := TrialRecord.read(folder, int(number)))]
+    numbers: list[int] = scored["number"][:count].tolist() if len(scored) else []
+    best = [record for number in numbers if (record := TrialRecord.read(folder, number))]
     missing = [
         (record, seed)
         for record in best

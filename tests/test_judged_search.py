@@ -1,7 +1,11 @@
 """A search by judges over a tiny run: who is stopped, what is said of the winner, budget, resuming."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +14,17 @@ import pytest
 from rich.console import Console
 
 from diet_ray.config import CandidateConfig
-from diet_ray.errors import ConfigError, RunError
+from diet_ray.errors import ConfigError, DietError, RunError
 from diet_ray.evaluation.judges.record import JudgeRecord
 from diet_ray.evaluation.trial_record import TrialRecord
 from diet_ray.storage import Folder
 from pipelines.runtime.candidates import load_candidate
 from pipelines.runtime.search_results import leaderboard, summary
 from pipelines.search import Search, search
+from tests.kill_harness import kill_when
 from tests.tiny_run import FIT
 
+ROOT = Path(__file__).parents[1]
 SAMPLES = 8
 
 
@@ -149,3 +155,38 @@ def _scores(record: TrialRecord) -> list[JudgeRecord]:
 def test_what_does_not_go_together_is_told(run_dir: str, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         search(asked(run_dir, **changed))
+
+
+def start(run: str, log: Path) -> subprocess.Popen[bytes]:
+    words = ["search", "--run", run, "--samples", "5", "--confirm", "0", "--judges", "cold"]
+    command = [sys.executable, "-m", "pipelines.cli", *words, "--epochs", "2"]
+    with log.open("ab") as out:
+        environment = {**os.environ, "RAY_ADDRESS": "local"}
+        return subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT, env=environment)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_search_killed_between_two_pieces_loses_neither(run_dir: str, tmp_path: Path) -> None:
+    run, log = copied(run_dir, tmp_path / "run"), tmp_path / "out"
+    process = start(run, log)
+    kill_when(process, lambda: sum(record.pieces for record in quietly(run)) >= 3)
+    time.sleep(2)  # its workers go by themselves
+    before = records(run)
+    assert start(run, log).wait(400) == 0, log.read_text()
+    after = records(run)
+    assert len(after) == 5 and {record.state for record in after} <= {"finished", "stopped"}
+    for earlier, later in zip(before, after, strict=False):
+        if earlier.state != "running":
+            assert later == earlier
+        for seen, seen_later in zip(earlier.judged, later.judged, strict=False):
+            assert seen_later.auc[: seen.pieces] == seen.auc
+    assert load_candidate(f"{run}/search/best.yaml")
+
+
+def quietly(run: str) -> list[TrialRecord]:
+    """The records while they are being written."""
+    try:
+        return records(run)
+    except (OSError, DietError):
+        return []

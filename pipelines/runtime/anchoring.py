@@ -13,6 +13,8 @@ from diet_ray.storage import Folder
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import Bars, console
 
+NUMBERS = ("combined_tau", "p_value", "slope", "agreement")  # of a Calibration; null in JSON where NaN
+
 
 def calibrated(
     anchors: list[Anchor],
@@ -62,9 +64,8 @@ def stored_calibration(folder: Folder) -> Calibration | None:
     if not folder.exists(layout.CALIBRATION):
         return None
     found = folder.read_json(layout.CALIBRATION)
-    nan = float("nan")
-    known = {key: nan if found[key] is None else found[key] for key in Calibration._fields}
-    return Calibration(**known)
+    numbers = {name: float("nan") if found[name] is None else found[name] for name in NUMBERS}
+    return Calibration(found["weights"], found["tau"], **numbers)
 
 
 def _stored(folder: Folder, number: int, candidate: dict[str, object], seed: int) -> bool:
