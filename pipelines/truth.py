@@ -36,8 +36,8 @@ class Truth:
 
     Candidates are draws of the joint space with learning rates in a narrow range, all architectures in turn,
     so that what has been trained is balanced whenever it is stopped. Writes OUT/cells/CANDIDATE-SEED.json,
-    one per training, OUT/rows/ with logits per row, and OUT/truth.parquet and .json at the end. One process
-    of one thread; another --out may run beside it.
+    one per training, OUT/rows/ with logits per row, and OUT/truth.parquet and .json of all of them. One
+    process of one thread; another --out may run beside it.
     """
 
     data: str
@@ -81,13 +81,12 @@ def train_all(options: Truth) -> pd.DataFrame:
         if not folder.exists(layout.full_training(name, seed)):
             trained = train_fully(candidates[name], seed, log, options.dim, training)
             _keep(folder, name, candidates[name], seed, trained)
+            write_table(folder, layout.TRUTH_RESULTS, pd.DataFrame(trainings(folder)))
             console.print(
                 f"{name} seed {seed}: validation AUC {trained.validation.scores(log.tasks).auc:.4f}, "
                 f"{trained.seconds:.0f} s of CPU"
             )
-    rows = pd.DataFrame([folder.read_json(layout.full_training(*cell)) for cell in due])
-    write_table(folder, layout.TRUTH_RESULTS, rows)
-    return rows
+    return pd.DataFrame([folder.read_json(layout.full_training(*cell)) for cell in due])
 
 
 def opened_log(folder: Folder, data: str) -> tuple[PreparedLog, int]:

@@ -73,6 +73,7 @@ def test_truth_and_judges_resume(drift_log: str, tmp_path: Path) -> None:
     assert path.read_bytes() == kept
     assert list(again["candidate"]) == list(first["candidate"]) and len(again) == 5
     assert list(again["test"]) == list(first["test"])
+    assert len(json.loads((tmp_path / "truth/truth.json").read_text())) == 5
     rows = np.load(tmp_path / "truth/rows/dcn-00-0.npz")
     assert rows["test"].shape == (PreparedLog.open(drift_log).blocks["test"].rows, 3)
     with pytest.raises(RunError, match="another log or with other settings"):

@@ -179,7 +179,7 @@ def _by_judges(results: pd.DataFrame) -> bool:
 
 
 def _model() -> Column:
-    return Column("model", no_wrap=True, overflow="ellipsis", max_width=18)
+    return Column("model", no_wrap=True, overflow="ellipsis", max_width=14)
 
 
 def _judged_table() -> Table:
@@ -187,11 +187,11 @@ def _judged_table() -> Table:
         "trial",
         _model(),
         *(Column(name, justify="right") for name in ("score", "+-", "near", "pieces", "cost")),
-        *("confirmed", "test AUC"),
+        *("conf.", "test"),
         title="Best candidates",
         caption="score: AUC on rows of the newest block before they are learned, judges' mean, after so "
         "many pieces; near: probability of being within 0.001 of the best; cost: in full trainings; "
-        "confirmed: validation AUC after confirmation",
+        "conf., test: validation and test AUC after confirmation",
     )
 
 
