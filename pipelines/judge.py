@@ -2,8 +2,6 @@
 
 import sys
 import time
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from rich.console import Console
@@ -13,11 +11,11 @@ from diet_ray.config import CandidateConfig, TrainingConfig
 from diet_ray.errors import ConfigError, RunError
 from diet_ray.evaluation.judges.prequential import JUDGES, JudgeSetting, Judging
 from diet_ray.evaluation.judges.record import judged
-from diet_ray.models.registry import ModelConfig
 from diet_ray.storage import Folder
 from diet_ray.training.candidate_setup import candidate_recommender
 from diet_ray.training.checkpoint import to_bytes
 from diet_ray.training.learning import learn_block
+from pipelines.options.judge import Judge
 from pipelines.runtime.candidates import listed
 from pipelines.runtime.command import run_command
 from pipelines.runtime.progress import console
@@ -27,50 +25,23 @@ from pipelines.study import plain_table
 from pipelines.truth import THREADS, opened_log, trained_candidates
 
 # What the tables of `mixed` and `warm` come from: one model, for a truth experiment has no run.
-REFERENCE = CandidateConfig(
-    **ModelConfig(name="dcnv2", options={"cross_layers": 2, "hidden": (128, 64)}).model_dump()
-)
+REFERENCE = CandidateConfig(name="dcnv2", options={"cross_layers": 2, "hidden": (128, 64)})
 
 
-@dataclass(frozen=True)
-class Judge:
-    """Let judges score the candidates that `diet-ray truth` has trained; rerun to resume.
-
-    $ diet-ray judge --truth runs/truth --data data/globo --judges cold,mixed
-
-    cold: empty tables, the newest block; mixed: tables half reference, half fresh; warm: the reference's
-    tables; users: the rows of an eighth of the users from the start. Each scores rows before they are
-    learned. Writes TRUTH/judged/JUDGE/CANDIDATE-0.json and TRUTH/judges.parquet, a row per judge with Kendall
-    tau, clear pairs, regret and cost, baselines beside it.
-    """
-
-    truth: str
-    """Directory that `diet-ray truth` wrote."""
-    data: str
-    """Directory of the prepared log."""
-    judges: str = "cold,mixed"
-    """Comma list of cold, mixed, warm, users."""
-    seeds: int = 1
-    """Seeds of the truth: candidates that were fully trained with all of them count, by the mean."""
-    judge_seeds: int = 1
-    """Seeds of each judge; more than one tell how far its score hangs on the seed."""
-    day: Literal["validation", "test"] = "validation"
-    """Block of the truth. Choose judges on the validation block alone; the test block decides once."""
-
-    def __call__(self) -> None:
-        for option in ("seeds", "judge_seeds"):
-            if getattr(self, option) < 1:
-                given = f"--{option.replace('_', '-')} is {getattr(self, option)}"
-                raise ConfigError(f"{given}; at least 1 is needed")
-        judges = listed(self.judges, "judges", tuple(JUDGES))
-        missing = judge_all(self, judges)
-        out = Console(width=None if sys.stdout.isatty() else 120)
-        out.print(f"{missing} scores added in {self.truth}/judged", soft_wrap=True)
-        folder = Folder.at(self.truth)
-        if len(trained_candidates(folder)) >= FEWEST:
-            table = judge_table(folder, self.day, self.seeds)
-            write_table(folder, layout.JUDGE_RESULTS, table)
-            out.print(plain_table(table.round(4), f"Against full training, {self.day} block"))
+def execute(options: Judge) -> None:
+    for option in ("seeds", "judge_seeds"):
+        if getattr(options, option) < 1:
+            given = f"--{option.replace('_', '-')} is {getattr(options, option)}"
+            raise ConfigError(f"{given}; at least 1 is needed")
+    judges = listed(options.judges, "judges", tuple(JUDGES))
+    missing = judge_all(options, judges)
+    out = Console(width=None if sys.stdout.isatty() else 120)
+    out.print(f"{missing} scores added in {options.truth}/judged", soft_wrap=True)
+    folder = Folder.at(options.truth)
+    if len(trained_candidates(folder)) >= FEWEST:
+        table = judge_table(folder, options.day, options.seeds)
+        write_table(folder, layout.JUDGE_RESULTS, table)
+        out.print(plain_table(table.round(4), f"Against full training, {options.day} block"))
 
 
 def judge_all(options: Judge, judges: list[str]) -> int:

@@ -6,12 +6,10 @@ candidate, on the memory or on all history, and scored on the test block.
 """
 
 import sys
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pandas as pd
 import ray
-import tyro
 from rich.console import Console
 
 from actors.cells import evaluate_cell, trial_arrays
@@ -20,14 +18,15 @@ from actors.placement import Claim, Node, cluster_nodes, task_claim
 from actors.tasks import as_finished
 from actors.trials import SearchSetting
 from diet_ray import layout
-from diet_ray.config import FitConfig, upgrade_fit
+from diet_ray.config import upgrade_fit
 from diet_ray.errors import ConfigError, ResourceError, RunError
-from diet_ray.evaluation.cell import Method
 from diet_ray.evaluation.judges.anchors import read_anchors
 from diet_ray.evaluation.judges.prequential import JUDGES
+from diet_ray.evaluation.methods import Method
 from diet_ray.evaluation.trial_record import TrialRecord
 from diet_ray.runs.run import Run, differences
 from diet_ray.storage import Folder
+from pipelines.options.search import CONFIRMED, MEMORY, Scheduler, Search
 from pipelines.runtime.anchoring import calibrated
 from pipelines.runtime.candidates import listed
 from pipelines.runtime.command import run_command
@@ -36,85 +35,22 @@ from pipelines.runtime.progress import Bars, bars, console
 from pipelines.runtime.run_access import log_of
 from pipelines.runtime.rungs import Budget, default_rungs, parsed_budget
 from pipelines.runtime.search_results import leaderboard, publish, summary
-from pipelines.runtime.sweep import Scheduler, Searcher, Sweep, run_sweep, trial_records
+from pipelines.runtime.sweep import Sweep, run_sweep, trial_records
 from tune_spaces.space import Spaces, load_space
 
 # What trials of one folder must share.
 SETTINGS = ("space", "searcher", "seeds", "seed", "threads", "memory_epochs")
-CONFIRMED = 3  # candidates, where the command says how but not how many
-MEMORY = "memory"
 
 
-@dataclass(frozen=True)
-class Search:
-    """Search a space of candidate architectures with the memory and the newest block of a run.
-
-    $ diet-ray search --run runs/globo --space joint --samples 60
-
-    $ diet-ray search --run runs/globo --samples 60 --budget 8 --confirm full
-
-    $ diet-ray search --run runs/globo --space my_package.my_space --samples 100 --searcher optuna --name mine
-
-    Judges: cold, empty tables; mixed, tables half reference, half fresh; warm, the reference's tables; users,
-    an eighth of the users from the start. Each learns real rows and is scored on them before it learns them.
-    --judges memory trains on the memory alone, which is cheaper and does not rank good candidates.
-
-    Writes RUN/search/results.parquet, one row per trial, best.yaml, which `evaluate` and `train` take, and
-    tensorboard/ (to view it: `pip install tensorboard`).
-    """
-
-    run: str
-    """Directory of a run that has distilled all its blocks."""
-    space: str = "joint"
-    """joint, dcn, dcnv2, finalnet, finalmlp, wukong, or a module with SPACE (see tune_spaces)."""
-    samples: int = 32
-    """Number of candidates."""
-    judges: str = "cold,mixed"
-    """Comma list of cold, mixed, warm, users; or memory alone."""
-    memory_epochs: int = 1
-    """Epochs on the memory before the judges."""
-    scheduler: Scheduler = "auto"
-    """rungs: stop a fifth after the memory, half after a quarter and after half of the newest block; asha:
-    stop trials below the best third; none: run every trial to its end; auto: rungs, for the memory alone
-    asha."""
-    anchors: str | None = None
-    """A results.parquet of candidates whose full training is known: columns candidate (JSON) and auc. The
-    judges are checked against them and weighed by them."""
-    budget: str | None = None
-    """Most that all trials together may cost: full trainings (8), or minutes (20m)."""
-    searcher: Searcher = "random"
-    """random, or optuna: learn from earlier trials."""
-    confirm: int | Literal["full"] = CONFIRMED
-    """Number of best candidates to train on the memory and the subsequent block and score on the test block;
-    full: train the best three on all history."""
-    seeds: int = 1
-    """Seeds per trial and per confirmation; their mean counts."""
-    seed: int = 0
-    """Seed of the sampler."""
-    resume: bool = False
-    """Not needed: the same command resumes a search, with more samples or budget goes on with it, and tries
-    again what failed."""
-    name: str = "search"
-    """Folder of the search in the run directory."""
-    max_concurrent: int | None = None
-    """Most trials at a time; as many as fit the cluster if left out."""
-    threads: int = 1
-    """CPUs per trial."""
-    gpus: float | None = None
-    """Share of a GPU per trial; a quarter, where there are GPUs, if left out."""
-    data: str | None = None
-    """Directory of the prepared log, if it has moved since the run."""
-    fit: Annotated[FitConfig, tyro.conf.arg(name="")] = FitConfig()
-
-    def __call__(self) -> None:
-        for option in ("samples", "seeds", "threads"):
-            if getattr(self, option) < 1:
-                raise ConfigError(f"--{option} is {getattr(self, option)}; at least 1 is needed")
-        results = search(self)
-        out = Console()
-        out.print(leaderboard(results))
-        for line in summary(results, self.samples):
-            out.print(line, soft_wrap=True, markup=False)
+def execute(options: Search) -> None:
+    for option in ("samples", "seeds", "threads"):
+        if getattr(options, option) < 1:
+            raise ConfigError(f"--{option} is {getattr(options, option)}; at least 1 is needed")
+    results = search(options)
+    out = Console()
+    out.print(leaderboard(results))
+    for line in summary(results, options.samples):
+        out.print(line, soft_wrap=True, markup=False)
 
 
 def search(options: Search) -> pd.DataFrame:

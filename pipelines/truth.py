@@ -2,8 +2,7 @@
 
 import io
 import sys
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from diet_ray.log.dataset import PreparedLog
 from diet_ray.log.split import EarlierLog
 from diet_ray.models.registry import ARCHITECTURES
 from diet_ray.storage import Folder
+from pipelines.options.truth import Truth
 from pipelines.runtime.command import run_command
 from pipelines.runtime.progress import console
 from pipelines.runtime.run_access import write_table
@@ -26,43 +26,16 @@ from pipelines.studies.ranked_candidates import narrow_candidates
 THREADS = 1  # two processes of two threads each on two cores run many times slower than one
 
 
-@dataclass(frozen=True)
-class Truth:
-    """Train candidates on the whole log; rerun to resume, finished trainings are kept.
-
-    $ diet-ray truth --data data/globo --out runs/truth --each 12 --seeds 2
-
-    $ diet-ray truth --data data/globo --out runs/truth-earlier --each 12 --split earlier
-
-    Candidates are draws of the joint space with learning rates in a narrow range, all architectures in turn,
-    so that what has been trained is balanced whenever it is stopped. Writes OUT/cells/CANDIDATE-SEED.json,
-    one per training, OUT/rows/ with logits per row, and OUT/truth.parquet and .json of all of them. One
-    process of one thread; another --out may run beside it.
-    """
-
-    data: str
-    """Directory of a prepared log."""
-    out: str
-    """Directory of the records."""
-    each: int = 12
-    """Candidates of each architecture."""
-    seeds: int = 1
-    """Seeds of each candidate: all candidates with seed 0, then all with seed 1, ..."""
-    split: Literal["newest", "earlier"] = "newest"
-    """newest: the blocks of the log; earlier: one block earlier (diet_ray/log/split.py)."""
-    dim: int = 32
-    """Dimension of an embedding."""
-
-    def __call__(self) -> None:
-        for option in ("each", "seeds", "dim"):
-            if getattr(self, option) < 1:
-                raise ConfigError(f"--{option} is {getattr(self, option)}; at least 1 is needed")
-        results = train_all(self)
-        Console().print(
-            f"{len(results)} full trainings of {results['candidate'].nunique()} candidates in {self.out}, "
-            f"{results['seconds'].mean():.0f} s of CPU each",
-            soft_wrap=True,
-        )
+def execute(options: Truth) -> None:
+    for option in ("each", "seeds", "dim"):
+        if getattr(options, option) < 1:
+            raise ConfigError(f"--{option} is {getattr(options, option)}; at least 1 is needed")
+    results = train_all(options)
+    Console().print(
+        f"{len(results)} full trainings of {results['candidate'].nunique()} candidates in {options.out}, "
+        f"{results['seconds'].mean():.0f} s of CPU each",
+        soft_wrap=True,
+    )
 
 
 def train_all(options: Truth) -> pd.DataFrame:

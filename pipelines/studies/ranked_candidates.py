@@ -7,8 +7,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from diet_ray.config import CandidateConfig
+from diet_ray.model_config import HeadConfig
 from diet_ray.models.examples import predict
-from diet_ray.models.registry import HeadConfig, build_model
+from diet_ray.models.registry import build_model
 from diet_ray.seeding import numpy_generator
 from tune_spaces.space import load_space, sample
 
