@@ -158,7 +158,6 @@ def leaderboard(results: pd.DataFrame, rows: int = 10) -> Table:
             sure = "" if pd.isna(row["near"]) else f"{row['near']:.0%}"
             own = [
                 _score(row["objective"] if pd.isna(row["score"]) else row["score"]),
-                _score(row["deviation"]),
                 sure,
                 str(row["pieces"]),
             ]
@@ -179,15 +178,15 @@ def _by_judges(results: pd.DataFrame) -> bool:
 
 
 def _model() -> Column:
-    return Column("model", no_wrap=True, overflow="ellipsis", max_width=14)
+    return Column("model", no_wrap=True, overflow="ellipsis", max_width=16)
 
 
 def _judged_table() -> Table:
     return Table(
-        "trial",
+        Column("trial", no_wrap=True),
         _model(),
-        *(Column(name, justify="right") for name in ("score", "+-", "near", "pieces", "cost")),
-        *("conf.", "test"),
+        *(Column(name, justify="right", no_wrap=True) for name in ("score", "near", "pieces", "cost")),
+        *(Column(name, no_wrap=True) for name in ("conf.", "test")),
         title="Best candidates",
         caption="score: AUC on rows of the newest block before they are learned, judges' mean, after so "
         "many pieces; near: probability of being within 0.001 of the best; cost: in full trainings; "
@@ -199,10 +198,10 @@ def _memory_table() -> Table:
     return Table(
         "trial",
         _model(),
-        *("AUC", "LogLoss", "confirmed", "test AUC", "test LogLoss"),
+        *("AUC", "LogLoss", "conf.", "test AUC", "test loss"),
         title="Best candidates",
-        caption="AUC, LogLoss: validation block, before the subsequent block is learned; confirmed: "
-        "validation AUC after it",
+        caption="AUC, LogLoss: validation block, before the subsequent block is learned; conf.: "
+        "validation AUC after it; test loss: LogLoss",
     )
 
 

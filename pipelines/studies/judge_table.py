@@ -88,8 +88,11 @@ def _measured(truth: Known, judge: str, score_C: Array, cost: float) -> dict[str
 
 
 def _judges(folder: Folder, truth: Known) -> list[dict[str, Any]]:
-    """Every judge after a quarter, a half and all of its pieces, and the mean of cold and mixed."""
-    rows, standardised, costs = [], {}, {}
+    """Every judge after a quarter, a half and all of its pieces, and cold and mixed together.
+
+    Together once standardised, as docs/search-criterion.md has it, once as the search takes them: their mean.
+    """
+    rows, scores, costs = [], {}, {}
     for judge in sorted({path.split("/")[-2] for path in folder.fs.glob(f"{folder.root}/judged/*/*.json")}):
         records = [_record(folder, judge, name) for name in truth.names]
         if not all(records):
@@ -102,15 +105,15 @@ def _judges(folder: Folder, truth: Known) -> list[dict[str, Any]]:
             named = judge if piece == pieces else f"{judge}, {piece} of {pieces} pieces"
             cost = float(seconds / truth.full_seconds)
             rows.append(_measured(truth, named, score_C, cost))
-            standardised[judge, piece], costs[judge, piece] = _standardised(score_C), cost
-    both = {piece for judge, piece in standardised if judge == "cold"} & {
-        piece for judge, piece in standardised if judge == "mixed"
-    }
-    for piece in sorted(both):
-        score_C = standardised["cold", piece] + standardised["mixed", piece]
+            scores[judge, piece], costs[judge, piece] = score_C, cost
+    both = sorted(piece for judge, piece in scores if judge == "cold" and ("mixed", piece) in scores)
+    for piece in both:
+        cold_C, mixed_C = scores["cold", piece], scores["mixed", piece]
         cost = costs["cold", piece] + costs["mixed", piece]
-        named = "cold + mixed" if piece == max(both) else f"cold + mixed, {piece} pieces"
-        rows.append(_measured(truth, named, score_C, cost))
+        after = "" if piece == both[-1] else f", {piece} of {both[-1]} pieces"
+        together = _standardised(cold_C) + _standardised(mixed_C)
+        rows.append(_measured(truth, f"cold + mixed, standardised{after}", together, cost))
+        rows.append(_measured(truth, f"cold + mixed{after}", cold_C + mixed_C, cost))
     return rows
 
 
