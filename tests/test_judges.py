@@ -78,6 +78,16 @@ def test_in_pieces_is_as_in_one(setting: JudgeSetting, judge: str) -> None:
     assert (whole.logit_NT == cut.logit_NT).all() and (whole.label_NT == cut.label_NT).all()
 
 
+def test_the_early_judge_is_a_full_training_that_is_stopped(setting: JudgeSetting) -> None:
+    judging = Judging("early", JUDGES["early"], setting, FINALNET, 0)
+    block = setting.log.history[0]
+    judging.run()
+    full = candidate_recommender(FINALNET, 0, setting.log, DIM, TRAINING)
+    full.grow(block.table_rows, torch_generator(0, "grow", "judge"))
+    progress = learn_and_score(full, setting.log, block, TRAINING, 0)
+    assert (Progress.joined(judging.done).logit_NT == progress.logit_NT).all()
+
+
 def test_the_last_rows_count(setting: JudgeSetting) -> None:
     judging = Judging("cold", JudgeConfig(pieces=4, scored=0.25), setting, FINALNET, 0)
     rows = setting.log.blocks["subsequent"].rows

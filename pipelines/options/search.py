@@ -23,8 +23,9 @@ class Search:
 
     $ diet-ray search --run runs/globo --space my_package.my_space --samples 100 --searcher optuna --name mine
 
-    Judges: cold, empty tables; mixed, tables half reference, half fresh; warm, the reference's tables; users,
-    an eighth of the users from the start. Each learns real rows and is scored on them before it learns them.
+    Judges: cold, empty tables; mixed, tables half reference, half fresh; warm, the reference's tables; early,
+    the oldest block; users, an eighth of the users from the start. Each learns real rows and is scored on
+    them before it learns them.
     --judges memory trains on the memory alone, which is cheaper and does not rank good candidates.
 
     Writes RUN/search/results.parquet, one row per trial, best.yaml, which `evaluate` and `train` take, and
@@ -38,7 +39,7 @@ class Search:
     samples: int = 32
     """Number of candidates."""
     judges: str = "cold,mixed"
-    """Comma list of cold, mixed, warm, users; or memory alone."""
+    """Comma list of cold, mixed, warm, early, users; or memory alone."""
     memory_epochs: int = 1
     """Epochs on the memory before the judges."""
     scheduler: Scheduler = "auto"

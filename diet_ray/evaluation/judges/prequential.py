@@ -40,14 +40,17 @@ class JudgeConfig(Strict):
     """Share of the reference in mixed tables."""
     history: Annotated[int, Field(ge=0)] = 0
     """Blocks of history learned before the newest block."""
+    oldest: bool = False
+    """Learn the oldest block of history and nothing else: a full training that is stopped early."""
     thin: Positive = 1
     """Learn the rows of one in so many ids of `thin_field`."""
     thin_field: str | None = None
     """Field of the ids; the log's first field if left out."""
     pieces: Positive = 8
-    """Pieces of the newest block, after each of which there is a score; fewer where it has fewer batches."""
+    """Pieces of the block that is scored, after each of which there is a score; fewer where it has fewer
+    batches."""
     scored: Share = 0.5
-    """Share of the newest block, its last rows, that count in the score."""
+    """Share of that block, its last rows, that count in the score."""
 
     @property
     def needs_reference(self) -> bool:
@@ -58,6 +61,7 @@ JUDGES: dict[str, JudgeConfig] = {
     "cold": JudgeConfig(tables="own"),
     "mixed": JudgeConfig(tables="mixed"),
     "warm": JudgeConfig(tables="inherited"),
+    "early": JudgeConfig(tables="own", oldest=True),
     "users": JudgeConfig(tables="own", history=1000, thin=8),
 }
 """Judges by the names that a command line knows."""
@@ -95,7 +99,7 @@ class Judging:
         started = time.process_time()
         self.name, self.config, self.setting = name, config, setting
         log, batch = setting.log, setting.training.batch_size
-        self.blocks = judged_blocks(log, config.history)
+        self.blocks = log.history[:1] if config.oldest else judged_blocks(log, config.history)
         self.recommender = candidate_recommender(candidate, seed, log, setting.dim, setting.training)
         self._start_tables(seed)
         field = config.thin_field or log.fields[0]
@@ -129,7 +133,7 @@ class Judging:
         batches = list(islice(self.newest, wanted))
         if not batches:
             raise DataError(
-                f"judge {self.name}: piece {number + 1} of the newest block has no rows; use fewer pieces"
+                f"judge {self.name}: piece {number + 1} of its block has no rows; use fewer pieces"
             )
         self.done.append(learn_and_score_batches(self.recommender, batches))
         self.rows += self.done[-1].rows
