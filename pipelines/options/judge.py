@@ -12,8 +12,8 @@ class Judge:
 
     cold: empty tables, the newest block; mixed: tables half reference, half fresh; warm: the reference's
     tables; early: empty tables, the oldest block; users: the rows of an eighth of the users from the start.
-    Each scores rows before they are learned. Writes TRUTH/judged/JUDGE/CANDIDATE-0.json and TRUTH/judges.parquet, a row per judge with Kendall
-    tau, clear pairs, regret and cost, baselines beside it.
+    Each scores rows before they are learned. Writes TRUTH/judged/JUDGE/CANDIDATE-0.json, and
+    TRUTH/judges.parquet with a row per judge: Kendall tau, clear pairs, regret and cost, beside baselines.
     """
 
     truth: str

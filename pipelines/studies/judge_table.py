@@ -72,8 +72,10 @@ def judge_table(folder: Folder, day: str, seeds: int) -> pd.DataFrame:
 def _measured(truth: Known, judge: str, score_C: Array, cost: float) -> dict[str, Any]:
     draw = numpy_generator(0, "judge table", judge)
     drawn = [draw.integers(len(score_C), size=len(score_C)) for _ in range(RESAMPLES)]
-    tau = [kendall(truth.truth_C[rows], score_C[rows]) for rows in drawn if np.ptp(truth.truth_C[rows])]
-    low, high = np.nanquantile(tau, [0.025, 0.975])
+    # A judge that gives all the same score has no tau, and no resample of it has one.
+    tied = not np.ptp(score_C)
+    tau = [kendall(truth.truth_C[rows], score_C[rows]) for rows in drawn if not tied]
+    low, high = np.nanquantile(tau, [0.025, 0.975]) if tau else (np.nan, np.nan)
     return {
         "judge": judge,
         "cost": cost,
