@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kendalltau
 
 from diet_ray.config import CandidateConfig, TrainingConfig
 from diet_ray.errors import ConfigError, RunError
 from diet_ray.evaluation.before_learned import Progress, learn_and_score, trains_as_it_scores
-from diet_ray.evaluation.judges.certainty import Noise, certainty, seed_deviation
+from diet_ray.evaluation.judges.certainty import Noise, certainty, seed_deviation, usual_agreement
 from diet_ray.evaluation.judges.paired import auc_influence, drawn_groups, paired_score
 from diet_ray.evaluation.judges.prequential import JUDGES, JudgeConfig, JudgeSetting, Judging
 from diet_ray.evaluation.judges.record import JudgeRecord, judged
@@ -181,6 +182,13 @@ def test_certainty_follows_scores_rows_and_noise() -> None:
     two = [[record(0.7), record(0.6, judge="mixed")], [record(0.69), record(0.62, judge="mixed")]]
     assert certainty(two, quiet, draw).winner == 1
     assert certainty(two, quiet, draw, {"cold": 3.0, "mixed": 1.0}).winner == 0
+
+
+def test_the_usual_agreement_is_that_of_its_tau() -> None:
+    draw = np.random.default_rng(0)
+    score_C = draw.normal(size=3000)
+    truth_C = score_C + usual_agreement(score_C, 0.6) * draw.normal(size=3000)
+    assert kendalltau(truth_C, score_C).statistic == pytest.approx(0.6, abs=0.02)
 
 
 def test_the_deviation_between_seeds_is_pooled_over_candidates() -> None:

@@ -23,7 +23,13 @@ from rich.table import Column, Table
 
 from diet_ray import layout
 from diet_ray.evaluation.judges.anchors import Calibration
-from diet_ray.evaluation.judges.certainty import MEASURED, certainty, seed_deviation
+from diet_ray.evaluation.judges.certainty import (
+    Noise,
+    certainty,
+    mean_score,
+    seed_deviation,
+    usual_agreement,
+)
 from diet_ray.evaluation.judges.cost import FullCost, full_rows
 from diet_ray.evaluation.trial_record import TrialRecord
 from diet_ray.seeding import numpy_generator
@@ -136,10 +142,10 @@ def _certainty(trials: list[TrialRecord], anchored: Calibration | None) -> pd.Da
         return pd.DataFrame({name: pd.Series(dtype=float) for name in columns})
     records = [record.judged for record in judged]
     weights = anchored.weights if anchored else {}
-    measured = seed_deviation(records, weights)
-    noise = MEASURED._replace(seed=MEASURED.seed if np.isnan(measured) else measured)
-    if anchored and not np.isnan(anchored.agreement):
-        noise = noise._replace(agreement=anchored.agreement)
+    agreement = anchored.agreement if anchored else float("nan")
+    if np.isnan(agreement):
+        agreement = usual_agreement(np.array([mean_score(own, weights) for own in records]))
+    noise = Noise(seed_deviation(records, weights), agreement)
     slope = anchored.slope if anchored else 1.0
     draw = numpy_generator(0, "search", "certainty")
     sure = certainty(records, noise, draw, weights, slope)

@@ -1,9 +1,9 @@
 """How sure is a search of its winner?
 
 Scores of judges hang on the rows that were judged (a paired bootstrap over groups of rows, paired.py), on the
-seed, and on how far a judge agrees with full training at all. The first is drawn anew here, the second and
-third are normal errors whose deviations are measured: on the candidates of this search that have several
-seeds, and on candidates whose full training is known.
+seed, and on how far a judge agrees with full training at all. The first is drawn anew here, the others are
+normal errors: the seed's is measured on the candidates of this search that have several, the agreement's on
+candidates whose full training is known, here or elsewhere.
 
 Shape suffixes: C candidates, J judges, S seeds, G groups of rows, B draws.
 """
@@ -21,18 +21,25 @@ Array = NDArray[np.floating]
 
 DRAWS = 4000
 NEAR = 0.001  # AUC: what counts as being as good as the best
+USUAL_TAU = 0.5  # of judges with full training, where no anchors tell (docs/results.md)
 UNDECIDED = 0.05  # who beats the winner in more than this share of the draws cannot be told from it
 
 
 class Noise(NamedTuple):
     """Deviations of a candidate's score, in AUC."""
 
-    seed: float  # of the mean over judges under one seed
+    seed: float  # of the mean over judges under one seed; NaN where it was not measured
     agreement: float  # of the truth around what the judges predict
 
 
-# On the candidates of docs/globo-truth.json, by the default judges.
-MEASURED = Noise(seed=0.0006, agreement=0.0015)
+def usual_agreement(score_C: Array, tau: float = USUAL_TAU) -> float:
+    """Deviation of the truth around scores that rank it with Kendall's `tau`, from the scores' own spread.
+
+    For normal errors tau is 2/pi arcsin(r) of the correlation r, and the truth's error r's complement. Errors
+    of seeds and rows are in it, since scores with them were what tau was measured on.
+    """
+    correlation = np.sin(np.pi / 2 * tau)
+    return float(np.std(score_C) * np.sqrt(1 / correlation**2 - 1))
 
 
 class Certainty(NamedTuple):
