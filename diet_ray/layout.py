@@ -144,6 +144,30 @@ def trajectory(method: str, candidate: str, seed: int) -> str:
     return f"studies/trajectories/{method}-{candidate}-{seed}.json"
 
 
+# Below the folder of a truth experiment.
+TRUTH_CELLS = "cells"
+TRUTH_RESULTS = "truth"  # .parquet and .json
+
+
+def full_training(candidate: str, seed: int) -> str:
+    return f"{TRUTH_CELLS}/{_file_name(candidate)}-{seed}.json"
+
+
+def full_training_rows(candidate: str, seed: int) -> str:
+    """Logits per row of a full training."""
+    return f"rows/{_file_name(candidate)}-{seed}.npz"
+
+
+def judged(judge: str, candidate: str, seed: int) -> str:
+    """What a judge found out about a fully trained candidate."""
+    return f"judged/{judge}/{_file_name(candidate)}-{seed}.json"
+
+
+TRUTH_REFERENCE = "reference.safetensors"
+TRUTH_REFERENCE_COST = "reference.json"
+JUDGE_RESULTS = "judges"  # .parquet and .json
+
+
 # Below the folder of a search.
 SEARCH_RESULTS = "results"  # .parquet and .json
 
@@ -161,8 +185,17 @@ def trial_states(number: int) -> str:
     return f"state/{number:04d}-*"
 
 
-def confirmation(number: int, seed: int) -> str:
-    return f"confirmed/{number:04d}-{seed}.json"
+def confirmation(method: str, number: int, seed: int) -> str:
+    """A cell of one of the best; those that were trained on the memory have no method in their name."""
+    return f"confirmed/{'' if method == 'diet' else f'{method}-'}{number:04d}-{seed}.json"
+
+
+def anchor(number: int) -> str:
+    """What the judges say of an anchor."""
+    return f"anchors/{number:04d}.json"
+
+
+CALIBRATION = "calibration.json"  # of the judges, by the anchors
 
 
 def tensorboard(number: int) -> str:

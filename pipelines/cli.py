@@ -30,6 +30,8 @@ COMMANDS = {
     "search": Command("search", "Search", "Search candidate architectures on a memory."),
     "train": Command("train", "Train", "Train a candidate and export it."),
     "predict": Command("predict", "Predict", "Score raw rows with an exported model."),
+    "truth": Command("truth", "Truth", "Train candidates fully, to hold a search against."),
+    "judge": Command("judge", "Judge", "Hold cheap judges against full training."),
     "study": Command("study", "Study", "Run one of the paper's studies."),
     "report": Command("report", "Report", "Write a page about a run."),
     "verify": Command("verify", "Verify", "Check every file of a run against its record."),

@@ -16,6 +16,8 @@ from diet_ray.distillation.memory_update import memory_rows, memory_schema
 from diet_ray.distillation.scored_rows import EmbeddedRows, LocalScorer, PartScorer
 from diet_ray.errors import RunError
 from diet_ray.evaluation.cell import CellResult, Setting, run_cell
+from diet_ray.evaluation.judges.cost import FullCost, full_rows
+from diet_ray.evaluation.judges.prequential import JudgeSetting
 from diet_ray.evaluation.methods import REDUCED, WITHOUT_TABLES, Method
 from diet_ray.evaluation.rehearsal_weight import SEED, rehearsal_scores
 from diet_ray.evaluation.trajectory import Point, full_trajectory, reduced_trajectory
@@ -107,6 +109,15 @@ class Evaluator:
         """The newest memory, and `rows` validation rows under the tables of the newest checkpoint."""
         newest = self.state.checkpoint(len(self.log.history))
         return TrialData(self.reduced_rows("diet", 0), validation_rows(newest, self.log, rows))
+
+    def judge_setting(self, *, with_reference: bool) -> JudgeSetting:
+        """What judges of candidates share; the newest checkpoint only where one of them needs it."""
+        checkpoint = self._newest_checkpoint() if with_reference else None
+        return JudgeSetting(self.log, self.config.dim, self.config.training, checkpoint)
+
+    def full_cost(self, memory_rows: int) -> FullCost:
+        """Rows by which the cost of judging is counted."""
+        return FullCost(full_rows(self.log), memory_rows)
 
     def provenance(self) -> dict[str, Any]:
         """Log, run and files behind a model that was trained on the newest memory."""

@@ -22,14 +22,19 @@ def embed_rows(recommender: Recommender, rows: EncodedRows) -> Examples:
     return Examples(recommender.tables(torch.where(id_NF < table_rows_F, id_NF, 0)), label_NT)
 
 
-def score_block(recommender: Recommender, log: EncodedLog, block: Block) -> Scores:
-    """AUC and LogLoss of the recommender on a block; holds its logits in memory."""
+def predict_block(recommender: Recommender, log: EncodedLog, block: Block) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [N, T] of the recommender on the rows of a block, and their labels [N, T]."""
     logits, labels = [], []
     for rows in log.chunks(block):
         examples = embed_rows(recommender, rows)
         logits.append(predict(recommender.dense, examples.emb_NFD).cpu().numpy())
         labels.append(rows.label_NT)
-    return score_tasks(np.concatenate(logits), np.concatenate(labels), log.tasks)
+    return np.concatenate(logits), np.concatenate(labels)
+
+
+def score_block(recommender: Recommender, log: EncodedLog, block: Block) -> Scores:
+    """AUC and LogLoss of the recommender on a block; holds its logits in memory."""
+    return score_tasks(*predict_block(recommender, log, block), log.tasks)
 
 
 def sample_rows(log: EncodedLog, block: Block, rows: int, draw: np.random.Generator) -> EncodedRows:
