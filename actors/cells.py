@@ -14,9 +14,10 @@ from diet_ray.evaluation.cell import CellResult
 from diet_ray.evaluation.evaluator import Evaluator
 from diet_ray.evaluation.export import write_model
 from diet_ray.evaluation.judges.prequential import JUDGES, Judging
-from diet_ray.evaluation.judges.record import JudgeRecord, judged
+from diet_ray.evaluation.judges.record import JudgeRecord, judged_to_the_end
 from diet_ray.evaluation.methods import Method
 from diet_ray.evaluation.trajectory import Point
+from diet_ray.evaluation.verdicts.memory_probe import judged
 from diet_ray.runs.state import RunState
 from diet_ray.storage import Folder
 
@@ -41,6 +42,12 @@ def evaluate_cell(
 ) -> CellResult:
     """Train and score one cell."""
     return evaluator(data, run, config).run_cell(method, candidate, seed, fit)[1]
+
+
+@ray.remote(num_cpus=THREADS, max_retries=2)
+def judge_memory(data: str, run: str, config: dict[str, Any], seeds: int) -> str:
+    """The verdict on the newest memory."""
+    return judged(evaluator(data, run, config), seeds)
 
 
 @ray.remote(num_cpus=THREADS, max_retries=2)
@@ -94,7 +101,7 @@ def judge_candidate(
     """What each judge has found out about a candidate that nobody stops."""
     wanted = any(JUDGES[name].needs_reference for name in judges)
     setting = evaluator(data, run, config).judge_setting(with_reference=wanted)
-    return [judged(Judging(name, JUDGES[name], setting, candidate, seed), seed) for name in judges]
+    return [judged_to_the_end(Judging(name, JUDGES[name], setting, candidate, seed), seed) for name in judges]
 
 
 @ray.remote(num_cpus=THREADS, max_retries=2)

@@ -7,6 +7,7 @@ vocabulary/0003/FIELD.parquet           ids first seen in the stage
 events/0003/events.parquet              event ids of the stage
 quarantine/0003/REASON-0.parquet        rows that were set aside
 reference/0003/checkpoint.safetensors   the reference after the stage
+reference/0003/trained.json             mark that its training has finished; the stage may be uncommitted
 memory/0003/memory.parquet              the distilled data; memory/latest.json names the newest
 evaluation/ studies/                    cells, tables, runs of studies
 search/                                 a search; its name is the user's choice
@@ -17,6 +18,7 @@ import re
 CONFIG = "config.yaml"
 LOG_LOCATION = "log.json"
 LEASE = "lease.json"
+RECORDS = "stages"
 STREAM_MANIFEST = "stream.json"
 LATEST_MEMORY = "memory/latest.json"
 REPORT = "report.html"
@@ -41,11 +43,16 @@ def stage_number(folder: str) -> int | None:
 
 
 def record(stage: int) -> str:
-    return f"stages/{stage:04d}.json"
+    return f"{RECORDS}/{stage:04d}.json"
 
 
 def checkpoint(stage: int) -> str:
     return f"reference/{stage:04d}/checkpoint.safetensors"
+
+
+def trained(stage: int) -> str:
+    """The mark that training of a stage has finished."""
+    return f"reference/{stage:04d}/trained.json"
 
 
 def memory(stage: int) -> str:
@@ -66,6 +73,11 @@ def vocabulary(block: str, field: str) -> str:
     return f"vocabulary/{block}/{field}.parquet"
 
 
+def side_table(number: int) -> str:
+    """A side table as it was joined, of a prepared log or of an exported model."""
+    return f"side/{number}.parquet"
+
+
 def events(stage: int) -> str:
     return f"events/{stage:04d}/events.parquet"
 
@@ -82,6 +94,15 @@ def quarantined_chunk(name: str) -> str:
 def scores(stage: int) -> str:
     """Folder of the EL2N scores of a stage's block, kept for studies and the EL2N baseline."""
     return f"studies/scores/{stage:04d}"
+
+
+# Below the folder of an exported model.
+MODEL_SCHEMA = "schema.yaml"
+
+
+def model_vocabulary(field: str) -> str:
+    """The ids that the table of a field knows."""
+    return f"vocabulary/{field}.parquet"
 
 
 CELLS = "evaluation/cells"
@@ -106,6 +127,7 @@ def baseline_rows(method: str, seed: int | None) -> str:
 
 EVALUATION_SETTINGS = f"evaluation/{SETTINGS}"
 EVALUATION_RESULTS = "evaluation/results"  # .parquet and .json
+VERDICT = "evaluation/verdict.json"  # numbers of the probes at the end of a distillation
 
 
 def study(name: str) -> str:
@@ -181,4 +203,4 @@ def tensorboard(number: int) -> str:
 
 
 def _file_name(candidate: str) -> str:
-    return candidate.replace(":", ".")
+    return candidate.replace(":", ".").replace("/", "-")

@@ -18,24 +18,25 @@ from actors.placement import Claim, Node, cluster_nodes, task_claim
 from actors.tasks import as_finished
 from actors.trials import SearchSetting
 from diet_ray import layout
-from diet_ray.config import upgrade_fit
 from diet_ray.errors import ConfigError, ResourceError, RunError
 from diet_ray.evaluation.judges.anchors import read_anchors
 from diet_ray.evaluation.judges.prequential import JUDGES
 from diet_ray.evaluation.methods import Method
 from diet_ray.evaluation.trial_record import TrialRecord
-from diet_ray.runs.run import Run, differences
+from diet_ray.runs.run import Run
 from diet_ray.storage import Folder
+from diet_ray.stored_config import upgrade_fit
+from diet_ray.strict import differences
 from pipelines.options.search import CONFIRMED, MEMORY, Scheduler, Search
-from pipelines.runtime.anchoring import calibrated
 from pipelines.runtime.candidates import listed
-from pipelines.runtime.command import run_command
+from pipelines.runtime.command import keeping, run_command, say_next
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import Bars, bars, console
 from pipelines.runtime.run_access import log_of
-from pipelines.runtime.rungs import Budget, default_rungs, parsed_budget
-from pipelines.runtime.search_results import leaderboard, publish, summary
-from pipelines.runtime.sweep import Sweep, run_sweep, trial_records
+from pipelines.searching.anchoring import calibrated
+from pipelines.searching.results import leaderboard, publish, summary
+from pipelines.searching.rungs import Budget, default_rungs, parsed_budget
+from pipelines.searching.sweep import Sweep, run_sweep, trial_records
 from tune_spaces.space import Spaces, load_space
 
 # What trials of one folder must share.
@@ -51,6 +52,8 @@ def execute(options: Search) -> None:
     out.print(leaderboard(results))
     for line in summary(results, options.samples):
         out.print(line, soft_wrap=True, markup=False)
+    best = f"{options.run}/{options.name}/{layout.BEST_CANDIDATE}"
+    say_next("train", "--run", options.run, "--candidate", best, "--out", "models/best")
 
 
 def search(options: Search) -> pd.DataFrame:
@@ -75,7 +78,7 @@ def search(options: Search) -> pd.DataFrame:
     connect()
     nodes = cluster_nodes()
     try:
-        with bars() as shown:
+        with keeping(lambda: "finished epochs, pieces and trials are kept"), bars() as shown:
             if anchors:
                 gpus = task_claim(nodes, options.threads, options.gpus).gpus
                 calibrated(anchors, judges, options.seeds, evaluated, folder, gpus, shown)

@@ -1,9 +1,12 @@
 """The command line: what it accepts, what it says of a mistake."""
 
+import ast
+import dataclasses
 import json
 import logging
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,8 @@ import diet_ray
 from diet_ray.errors import ConfigError
 from pipelines import cli
 from pipelines.options.distill import Distill
-from pipelines.runtime.command import guarded, mistake, option
+from pipelines.runtime.command import guarded, keeping, mistake, option, say_next
+from pipelines.runtime.help_text import fold
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -30,11 +34,22 @@ def distill_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> Distill:
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
-def test_help_has_an_example(
+def test_help_has_an_example_and_fits_80_columns(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert run(monkeypatch, command, "--help") == 0
-    assert f"$ diet-ray {command}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"$ diet-ray {command}" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_a_long_example_can_be_pasted_as_it_is_folded() -> None:
+    line = "$ diet-ray stream --dataset clicks.yaml --source in/ --run runs/live --until-idle 60 --json-log"
+    folded = fold(line, 60)
+    assert all(len(part) <= 60 for part in folded.splitlines()) and len(folded.splitlines()) == 2
+    assert folded.replace("\\\n", "").split() == line.split()
+    assert fold("│ " + "x" * 90, 60) == "│ " + "x" * 90
 
 
 @pytest.mark.parametrize(
@@ -135,7 +150,7 @@ for command in cli.COMMANDS:
         assert not ended.code
     print("imported by", command, *sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
 """
-SLOW = {"torch", "ray", "pandas", "numpy", "scipy", "sklearn", "matplotlib", "pyarrow", "fsspec"}
+SLOW = {"torch", "ray", "pandas", "numpy", "scipy", "sklearn", "altair", "pyarrow", "fsspec"}
 
 
 def test_help_imports_nothing_that_takes_seconds() -> None:
@@ -196,12 +211,22 @@ def test_a_users_or_systems_error_has_a_sentence_and_a_bug_none(error: Exception
     assert said is None if says is None else said is not None and said.endswith(says)
 
 
-def test_an_interrupt_says_how_to_resume(capsys: pytest.CaptureFixture[str]) -> None:
-    def work() -> None:
+def test_an_interrupt_says_what_is_kept_and_what_to_run(capsys: pytest.CaptureFixture[str]) -> None:
+    def search() -> None:
+        with keeping(lambda: "2 of 5 trials are kept", "--resume"):
+            raise KeyboardInterrupt
+
+    assert guarded(search, "diet-ray search --run 'my runs/x'") == 130
+    said = "interrupted; 2 of 5 trials are kept; resume with: diet-ray search --run 'my runs/x' --resume\n"
+    assert capsys.readouterr().err == said
+    assert guarded(search, "diet-ray search --run x --resume") == 130
+    assert capsys.readouterr().err.endswith("diet-ray search --run x --resume\n")
+
+    def inspect() -> None:
         raise KeyboardInterrupt
 
-    assert guarded(work) == 130
-    assert "committed stages are kept; rerun the same command to resume" in capsys.readouterr().err
+    assert guarded(inspect, "diet-ray inspect x") == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_reader_that_has_gone_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
@@ -214,6 +239,11 @@ def test_a_reader_that_has_gone_is_no_error(capfd: pytest.CaptureFixture[str]) -
     assert done.stderr == ""
 
 
+def test_the_next_command_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    say_next("distill", "--data", "my log", "--run", "runs/x")
+    assert capsys.readouterr().err == "next: diet-ray distill --data 'my log' --run runs/x\n"
+
+
 def test_an_option_is_found_in_both_its_forms() -> None:
     assert option("--config", ["--data", "x", "--config", "globo"]) == "globo"
     assert option("--config", ["--config=globo", "--data", "x"]) == "globo"
@@ -224,9 +254,9 @@ def test_an_option_is_found_in_both_its_forms() -> None:
 def test_inspect_shows_stages_survival_and_groups(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], run_dir: str
 ) -> None:
-    assert run(monkeypatch, "inspect", run_dir, "--verify") == 0
+    assert run(monkeypatch, "inspect", run_dir) == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("files verified", "Stages", "Surviving rows", "is_click+long_view"))
+    assert all(word in shown for word in ("3 stages", "Stages", "Surviving rows", "is_click+long_view"))
 
 
 def test_inspect_prints_records_as_json(
@@ -235,3 +265,23 @@ def test_inspect_prints_records_as_json(
     assert run(monkeypatch, "inspect", run_dir, "--json") == 0
     records = json.loads(capsys.readouterr().out)
     assert [record["stage"] for record in records] == [1, 2, 3]
+
+
+def next_commands() -> list[list[str]]:
+    """The words of each `say_next` in pipelines/ that stand there as text: the command and its options."""
+    found = []
+    for file in Path(cli.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say_next":
+                found.append([word.value for word in node.args if isinstance(word, ast.Constant)])
+    return found
+
+
+def test_the_next_commands_exist_with_their_options() -> None:
+    told = {name: words for name, *words in next_commands()}
+    assert {"distill", "evaluate", "search", "train", "report"} <= told.keys()
+    for name in told.keys() & cli.COMMANDS.keys():  # predict comes from another branch
+        command = cli.COMMANDS[name]
+        class_ = getattr(import_module(f"pipelines.options.{command.module}"), command.name)
+        fields = {field.name for field in dataclasses.fields(class_)}
+        assert {word.removeprefix("--") for word in told[name] if word.startswith("--")} <= fields

@@ -14,31 +14,32 @@ import yaml
 
 import diet_ray
 from diet_ray import layout
+from diet_ray import lease as lease_module
+from diet_ray import local as local_module
 from diet_ray.config import RunConfig, TrainingConfig
 from diet_ray.distillation.memory import to_arrow
 from diet_ray.distillation.memory_update import memory_schema, new_reference
 from diet_ray.errors import DataError, RunError
+from diet_ray.lease import Lease, holder_of, started_at
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.log.stream.intake_state import IntakeState
-from diet_ray.runs import lease as lease_module
-from diet_ray.runs import local as local_module
 from diet_ray.runs import published_memory as published_module
 from diet_ray.runs.history import history_block, history_budget, log_identity
-from diet_ray.runs.lease import Lease, holder_of, started_at
 from diet_ray.runs.metrics import MemoryMetrics, StageMetrics, StreamMetrics
 from diet_ray.runs.records import FORMAT, StageRecord, sha256
 from diet_ray.runs.reference import ReferenceTrainer
-from diet_ray.runs.run import Run, differences
+from diet_ray.runs.run import Run
 from diet_ray.runs.stage import Clock, TrainedBlock
 from diet_ray.runs.state import RunState
 from diet_ray.seeding import derived_seed
 from diet_ray.storage import FileStamp, Folder
+from diet_ray.strict import differences
 from diet_ray.training.checkpoint import restore, to_bytes
 from diet_ray.training.embedding import score_block
 from diet_ray.training.learning import learn_block, new_recommender
 from tests.distinct_blocks import SMALL, same_tensors, write_distinct_blocks
 from tests.test_memory import memory
-from tests.tiny_run import stage_metrics
+from tests.tiny_run import stage_metrics, with_files
 
 
 class Finished(NamedTuple):
@@ -50,7 +51,7 @@ class Finished(NamedTuple):
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("parts")
     log = write_distinct_blocks(folder / "log")
-    diet_ray.distill(str(folder / "log"), str(folder / "run"), SMALL)
+    diet_ray.distill(str(folder / "log"), str(folder / "run"), SMALL, probe_seeds=0)
     return Finished(log, folder / "run")
 
 
@@ -163,7 +164,7 @@ def test_a_distillation_in_this_process_reports_and_commits_each_stage(
 ) -> None:
     lines: list[str] = []
     folder = finished.log.folder.root
-    run = diet_ray.distill(folder, str(tmp_path / "run"), SMALL, lines.append)
+    run = diet_ray.distill(folder, str(tmp_path / "run"), SMALL, lines.append, probe_seeds=0)
     assert lines == ["stage 1: 32 rows of memory", "stage 2: 60 rows of memory"]
     assert run.stage == 2 and run.run_config == SMALL
     assert run.config["log"] == "small" and run.config["fingerprint"] == finished.log.fingerprint
@@ -175,11 +176,13 @@ def test_a_distillation_in_this_process_reports_and_commits_each_stage(
         run.verify(stage)
         assert record.metrics.block_rows == finished.log.block(stage).rows
         assert record.metrics.seconds.train > 0 and record.metrics.probe is None
-    assert not diet_ray.distill(folder, str(tmp_path / "run"), SMALL, lines.append).stage - 2
+    assert not diet_ray.distill(folder, str(tmp_path / "run"), SMALL, lines.append, probe_seeds=0).stage - 2
     assert len(lines) == 2
 
 
-def test_the_training_of_a_block_is_timed(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_training_of_a_block_is_timed(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     readings, stamp = iter([10.0, 12.5]), FileStamp("reference", 1, "r")
 
     class Trainer:
@@ -188,7 +191,7 @@ def test_the_training_of_a_block_is_timed(finished: Finished, monkeypatch: pytes
 
     monkeypatch.setattr(local_module.time, "perf_counter", lambda: next(readings))
     block = finished.log.block(2)
-    trained = local_module._trained(2, block, Trainer().train)
+    trained = local_module._trained(Folder.at(str(tmp_path)), 2, block, lambda: Trainer().train(2))
     assert trained == TrainedBlock(block, stamp, loss=2.0, seconds=2.5)
 
 
@@ -199,7 +202,7 @@ def test_a_label_group_that_a_block_lacks_is_in_its_record(finished: Finished, t
     assert set(manifest["blocks"][0]["label_groups"]) == {"0", "1", "2", "3"}
     del manifest["blocks"][1]["label_groups"]["3"]
     (tmp_path / "log/prepared.json").write_text(json.dumps(manifest))
-    records = diet_ray.distill(str(tmp_path / "log"), str(tmp_path / "run"), SMALL).records
+    records = diet_ray.distill(str(tmp_path / "log"), str(tmp_path / "run"), SMALL, probe_seeds=0).records
     assert [record.metrics.missing_label_groups for record in records] == [(), ("click+like",)]
 
 
@@ -366,18 +369,6 @@ def test_differences_name_every_key_with_both_values() -> None:
         "g: the run has {'h': 1}, this command asks for 7",
     ]
     assert differences(stored, stored) == ""
-
-
-def with_files(tmp_path: Path, config: dict[str, Any], stages: int) -> Run:
-    """A run of which every stage has a file in each folder of stages."""
-    run = Run.open(str(tmp_path), config)
-    for stage in range(1, stages + 1):
-        stamps = [
-            run.folder.write(f"{layout.stage_folder(part, stage)}/file", f"{part} {stage}".encode())
-            for part in layout.STAGE_FOLDERS
-        ]
-        run.commit(f"{stage:04d}", tuple(stamps), stage_metrics())
-    return run
 
 
 def test_files_of_an_unfinished_stage_are_removed_from_every_folder(tmp_path: Path) -> None:

@@ -1,14 +1,21 @@
-"""A small candidate trained on a memory, scored on the block that comes after it."""
+"""A small candidate trained on reduced rows, scored on the block that comes after them.
+
+Shape suffixes: N rows, T tasks.
+"""
 
 from diet_ray.config import CandidateConfig, FitConfig, TrainingConfig
+from diet_ray.distillation.baselines import random_rows
+from diet_ray.distillation.scored_rows import EmbeddedRows, LocalScorer, PartScorer
+from diet_ray.log.batches import EncodedRows
 from diet_ray.log.dataset import Block, EncodedLog
 from diet_ray.models.examples import Examples, predict
-from diet_ray.seeding import numpy_generator
+from diet_ray.runs.state import RunState
+from diet_ray.seeding import derived_seed, numpy_generator
 from diet_ray.training.candidate import CandidateTraining
 from diet_ray.training.candidate_setup import candidate_recommender
 from diet_ray.training.checkpoint import restore_tables
 from diet_ray.training.embedding import embed_rows, sample_rows
-from diet_ray.training.metrics import Scores, score_tasks
+from diet_ray.training.metrics import Array, Scores, score_tasks
 
 PROBE = CandidateConfig(name="dcn")
 EPOCHS = 8
@@ -29,12 +36,37 @@ def probe_memory(
     checkpoint: of the reference whose tables the memory's rows were embedded by. No epoch is chosen by its
     score, so the figure is an honest one. Raises DataError where the probe diverges.
     """
+    sample = probe_rows(log, block)
+    logit_NT = probe_logits(memory, checkpoint, log, sample, dim, training, seed)
+    return score_tasks(logit_NT, sample.label_NT, log.tasks)
+
+
+def probe_rows(log: EncodedLog, block: Block) -> EncodedRows:
+    """The rows of a block on which all probes are scored."""
+    return sample_rows(log, block, ROWS, numpy_generator(0, "probe", block.name))
+
+
+def probe_logits(
+    reduced: Examples,
+    checkpoint: bytes,
+    log: EncodedLog,
+    sample: EncodedRows,
+    dim: int,
+    training: TrainingConfig,
+    seed: int,
+) -> Array:
+    """Logits [N, T] for `sample` of the small candidate after EPOCHS epochs on reduced rows."""
     recommender = candidate_recommender(PROBE, seed, log, dim, training)
     restore_tables(recommender, checkpoint)
-    rows = memory.to(recommender.device)
+    rows = reduced.to(recommender.device)
     candidate = CandidateTraining(recommender.dense, rows, rows, PROBE.apply_to(FitConfig()), seed)
     for _ in range(EPOCHS):
         candidate.train()
-    sample = sample_rows(log, block, ROWS, numpy_generator(0, "probe", block.name))
-    logit_NT = predict(recommender.dense, embed_rows(recommender, sample).emb_NFD).cpu().numpy()
-    return score_tasks(logit_NT, sample.label_NT, log.tasks)
+    return predict(recommender.dense, embed_rows(recommender, sample).emb_NFD).cpu().numpy()
+
+
+def newest_rows(state: RunState, stage: int, rows: int, seed: int = 0) -> Examples:
+    """The memory's control: random rows of a stage's block with the labels of its reference."""
+    scorer = LocalScorer(PartScorer(state.checkpoint(stage), state.log, state.log.block(stage)))
+    chosen = random_rows(scorer, rows, derived_seed(seed, "newest", stage))
+    return EmbeddedRows.joined(scorer.embed(chosen)).as_memory(stage).examples()

@@ -3,8 +3,9 @@
 from diet_ray import layout
 from diet_ray.config import RunConfig
 from diet_ray.errors import DataError, RunError
-from diet_ray.runs.run import Run, differences
+from diet_ray.runs.run import Run
 from diet_ray.storage import FileStamp
+from diet_ray.strict import differences
 
 # Settings that a reference depends on.
 REFERENCE_KEYS = ("fingerprint", "seed", "dim", "reference", "training")

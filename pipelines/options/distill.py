@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from diet_ray.evaluation.methods import PROBE_SEEDS
 from pipelines.runtime.command import option
 from pipelines.runtime.recipe import Recipe, load_recipe
 
@@ -27,9 +28,12 @@ class Distill:
     run: str
     """Directory of the run; new, or one to resume."""
     config: str | None = None
-    """A recipe (globo, kuairand, tmall, taobao, demo, paper) or a YAML file; options below override it."""
+    """A recipe (globo, kuairand, tmall, taobao, demo, paper), a YAML file, or the config.yaml of a run;
+    options below override it."""
     reference_of: str | None = None
     """A finished run whose reference is reused instead of training one; all its settings must agree."""
+    probe_seeds: int = PROBE_SEEDS
+    """Seeds of the small candidates that judge the memory at the end; 0: no verdict."""
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
 
     @classmethod

@@ -10,12 +10,16 @@ from actors.connection import connect, user_errors
 from actors.placement import cluster_nodes, task_claim
 from actors.tasks import as_finished
 from diet_ray import layout
-from diet_ray.config import CandidateConfig, FitConfig, RunConfig, upgrade_fit
+from diet_ray.config import CandidateConfig, FitConfig, RunConfig
 from diet_ray.errors import RunError
 from diet_ray.evaluation.methods import METHODS, REDUCED, Method
 from diet_ray.log.dataset import PreparedLog
+from diet_ray.runs.run import Run
 from diet_ray.storage import Folder, absolute
+from diet_ray.stored_config import upgrade_fit
+from diet_ray.strict import differences
 from diet_ray.training.candidate_setup import new_candidate
+from pipelines.runtime.command import keeping
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.run_access import complete_run
 
@@ -79,14 +83,14 @@ def run_cells(
     if missing:
         connect()
         _run_missing(missing, candidates, evaluated, fit)
-    return _table([evaluated.folder.read_json(cell.path) for cell in cells])
+    return _table(evaluated.folder, [evaluated.folder.read_json(cell.path) for cell in cells])
 
 
 def stored_cells(folder: Folder) -> pd.DataFrame:
     """One row for each finished cell of a run, by seed, candidate and method."""
     paths = folder.fs.glob(f"{folder.root}/{layout.CELLS}/*.json")
     names = [path.rsplit("/", 1)[-1] for path in sorted(paths)]
-    cells = _table([folder.read_json(f"{layout.CELLS}/{name}") for name in names])
+    cells = _table(folder, [folder.read_json(f"{layout.CELLS}/{name}") for name in names])
     order = {method: number for number, method in enumerate(METHODS)}
     return cells.sort_values(
         ["seed", "candidate", "method"],
@@ -95,12 +99,24 @@ def stored_cells(folder: Folder) -> pd.DataFrame:
     )
 
 
-def _table(cells: list[dict[str, Any]]) -> pd.DataFrame:
-    """A row per cell; a score that JSON holds as null, for want of a class, is NaN."""
+def _table(folder: Folder, cells: list[dict[str, Any]]) -> pd.DataFrame:
+    """A row per cell; a score that JSON holds as null, for want of a class, is NaN.
+
+    in_reference: the candidate's architecture is one of the reference's, whose tables it inherits.
+    """
     table = pd.DataFrame(cells)
+    reference = Run(folder, folder.read(layout.CONFIG)).run_config.reference
+    members = {reference.name, *reference.ensemble}
+    architecture = {name: _architecture(folder, name) for name in table["candidate"].unique()}
+    table["in_reference"] = [architecture[name] in members for name in table["candidate"]]
     scores = [name for name in table.columns if name.startswith(SCORE_COLUMNS)]
     table[scores] = table[scores].apply(pd.to_numeric)
     return table
+
+
+def _architecture(folder: Folder, candidate: str) -> str:
+    path = layout.evaluated_candidate(candidate)
+    return str(folder.read_json(path)["name"]) if folder.exists(path) else candidate
 
 
 def _check_settings(evaluated: EvaluatedRun, candidates: dict[str, CandidateConfig], fit: FitConfig) -> None:
@@ -112,22 +128,23 @@ def _check_settings(evaluated: EvaluatedRun, candidates: dict[str, CandidateConf
         path, settings = layout.evaluated_candidate(name), candidate.model_dump(mode="json")
         if not folder.exists(path):
             folder.write_json(path, settings)
-        elif folder.read_json(path) != settings:
-            raise _different(folder / path)
+        else:
+            _check_same(folder / path, folder.read_json(path), settings)
     path = layout.EVALUATION_SETTINGS
     own = {"candidate": fit.model_dump(mode="json"), "fingerprint": log.fingerprint}
     if not folder.exists(path):
         folder.write_json(path, own)
         return
     stored = folder.read_json(path)
-    if {**stored, "candidate": upgrade_fit(stored["candidate"])} != own:
-        raise _different(folder / path)
+    _check_same(folder / path, {**stored, "candidate": upgrade_fit(stored["candidate"])}, own)
 
 
-def _different(path: str) -> RunError:
-    return RunError(
-        f"{path} holds different settings than this command; move the run's evaluation folder away first"
-    )
+def _check_same(path: str, stored: dict[str, Any], requested: dict[str, Any]) -> None:
+    if changed := differences(stored, requested):
+        raise RunError(
+            f"{path} holds different settings ({changed}); use the same, or move the run's evaluation folder "
+            "away first"
+        )
 
 
 def _run_missing(
@@ -144,7 +161,7 @@ def _run_missing(
         task.remote(*arguments, cell.method, candidates[cell.candidate], cell.seed, fit): cell
         for cell in missing
     }
-    with bars() as shown, shown.bar("cells", len(missing), "cells") as bar:
+    with keeping(finished_cells), bars() as shown, shown.bar("cells", len(missing), "cells") as bar:
         for cell, done in as_finished(running):
             with user_errors():
                 result = ray.get(done)
@@ -154,6 +171,11 @@ def _run_missing(
                 f"{cell.method} {cell.candidate} seed {cell.seed}: AUC {result.after.auc:.4f}, "
                 f"LogLoss {result.after.logloss:.4f}, {result.seconds:.0f} s"
             )
+
+
+def finished_cells() -> str:
+    """What an interrupted command leaves, as a clause."""
+    return "finished cells are kept"
 
 
 def _choose_weights(methods: list[Method], evaluated: EvaluatedRun, fit: FitConfig, gpus: float) -> None:

@@ -19,19 +19,17 @@ from actors.reservation import CapacityWatch, Reservation
 from actors.restart import restartable
 from actors.scorer import Scorer, ScorerPool
 from diet_ray.config import RunConfig
-from diet_ray.distillation.scored_rows import BlockScorer, EmbeddedRows
-from diet_ray.log.dataset import Block
-from diet_ray.runs.lease import Lease
+from diet_ray.distillation.pool import Pool
+from diet_ray.distillation.scored_rows import BlockScorer, Columns
+from diet_ray.lease import Lease
+from diet_ray.log.dataset import Block, EncodedLog
+from diet_ray.log.stream.run_log import open_log
 from diet_ray.runs.metrics import MeanScores, StreamMetrics
 from diet_ray.runs.reference_reuse import ReusedReference
 from diet_ray.runs.run import Run
-from diet_ray.runs.stage import (
-    Budget,
-    DistilledMemory,
-    TrainedBlock,
-    missing_groups,
-    run_stage,
-)
+from diet_ray.runs.stage import Budget, ProbeScores, TrainedBlock, missing_groups, run_stage
+from diet_ray.runs.stage_memory import PIECE, DistilledMemory
+from diet_ray.runs.trained import Trained, trained_once
 from diet_ray.storage import FileStamp
 from pipelines.runtime.progress import Bars, console
 
@@ -70,8 +68,8 @@ class Guard(Protocol):
     def examine(self, reference: Any, block: Block, stage: int) -> MeanScores | None:
         """Scores of the reference on a block that it has not learned; raises where it should not go on."""
 
-    def probe(self, distiller: Any, stage: int) -> MeanScores | None:
-        """Scores of a probe trained on the memory before a stage; None where none is due."""
+    def probe(self, distiller: Any, stage: int) -> ProbeScores | None:
+        """Scores of a probe on the block of a stage; None where none is due."""
 
 
 class NoGuard:
@@ -80,30 +78,71 @@ class NoGuard:
     def examine(self, reference: Any, block: Block, stage: int) -> MeanScores | None:
         return None
 
-    def probe(self, distiller: Any, stage: int) -> MeanScores | None:
+    def probe(self, distiller: Any, stage: int) -> ProbeScores | None:
         return None
 
 
 class ActorWorkers:
-    """StageWorkers over actors."""
+    """StageWorkers over actors, of one stage; rows pass as references.
+
+    Args:
+        scorers: the scoring actors.
+        distiller: the distilling actor.
+        guard: decides on probes.
+        log: the log of the block.
+        config: of the run.
+        old_rows: rows of the memory of the stage before.
+        cached: whether the scorers keep scores for other runs.
+        shown: where progress is shown.
+    """
 
     def __init__(
-        self, scorers: list[Any], distiller: Any, guard: Guard, iterations: int, shown: Bars
+        self,
+        scorers: list[Any],
+        distiller: Any,
+        guard: Guard,
+        *,
+        log: EncodedLog,
+        config: RunConfig,
+        old_rows: int,
+        cached: bool,
+        shown: Bars,
     ) -> None:
         self.scorers, self.distiller, self.guard = scorers, distiller, guard
-        self.iterations, self.shown = iterations, shown
+        self.log, self.config, self.old_rows = log, config, old_rows
+        self.cached, self.shown = cached, shown
+        self._pool: ScorerPool | None = None
+        self._weights: list[Any] | None = None
 
     def scorer(self, stage: int, block: Block) -> BlockScorer:
-        return ScorerPool(self.scorers, block, stage)
+        self._pool = ScorerPool(self.scorers, self.log, block, stage, cached=self.cached)
+        return self._pool
 
-    def distill(self, stage: int, rows: int, boundary: EmbeddedRows, pool: EmbeddedRows) -> DistilledMemory:
-        label = f"stage {stage}: optimising {rows:,} rows"
-        with self.shown.bar(label, self.iterations, "iterations") as bar:
+    def directions(self, stage: int, rows: int, boundary: Columns) -> Any:
+        return self.distiller.directions.remote(stage, rows, boundary, self._weighed(stage, boundary))
+
+    def distill(self, stage: int, rows: int, boundary: Columns, pool: Pool) -> DistilledMemory:
+        weights = self._weighed(stage, boundary)
+        with self.shown.bar("optimising", self.config.method.outer.iterations, "iterations") as bar:
             call = self.distiller.distill.options(num_returns="streaming")
-            memory: DistilledMemory = result_of(call.remote(stage, rows, boundary, pool), bar.advance)
+            memory: DistilledMemory = result_of(
+                call.remote(stage, rows, boundary, pool, weights), bar.advance
+            )
         return memory
 
-    def probe(self, stage: int) -> MeanScores | None:
+    def _weighed(self, stage: int, boundary: Columns) -> list[Any]:
+        """References to the weights of the old rows (eq. 10) where the scorers weigh them: of a large memory,
+        which would keep the distiller busy alone."""
+        if self._weights is None:
+            self._weights = []
+            if self.config.method.boundary.fusion and self.old_rows > PIECE and self._pool:
+                pieces = -(-self.old_rows // PIECE)
+                along = self.distiller.fusion_direction.remote(stage, boundary)
+                old = self.distiller.old_pieces.options(num_returns=pieces).remote(stage)
+                self._weights = self._pool.weigh(along, old)
+        return self._weights
+
+    def probe(self, stage: int) -> ProbeScores | None:
         return self.guard.probe(self.distiller, stage)
 
 
@@ -139,6 +178,7 @@ class Driver:
     ) -> None:
         self.source, self.run, self.config, self.lease = source, run, config, lease
         self.reused, self.guard = reused, guard or NoGuard()
+        self.log, self.cached = open_log(data), score_cache is not None
         self.reservation = Reservation(plan, _warn)
         options = self.reservation.options
         common = (data, url, config.model_dump(mode="json"), plan.threads)
@@ -160,10 +200,18 @@ class Driver:
                     while trained := training.result():
                         training = ahead.submit(self._train, self.run.stage + 2, shown)
                         self._stage(self.run.stage + 1, trained, shown)
+                except BaseException:
+                    self._abandon()
+                    raise
                 finally:
                     self.source.stop()
         finally:
             self.reservation.release()
+
+    def _abandon(self) -> None:
+        """End the actors: whoever trains ahead would be waited for, minutes after Ctrl-C or an error."""
+        for actor in (self.reference, self.distiller, *self.scorers):
+            ray.kill(actor)
 
     def _train(self, stage: int, shown: Bars) -> TrainedBlock | None:
         block = self.source.next(stage)
@@ -174,10 +222,15 @@ class Driver:
             stamp, loss = self.reused.copy(stage, self.run)
             return TrainedBlock(block, stamp, loss, time.perf_counter() - started)
         progressive = self.guard.examine(self.reference, block, stage)
-        with shown.bar(f"training the reference on block {block.name}", block.rows, "rows") as bar:
-            call = self.reference.train.options(num_returns="streaming").remote(stage)
-            stamp, loss = result_of(call, bar.advance)
-        return TrainedBlock(block, stamp, loss, time.perf_counter() - started, progressive)
+
+        def train() -> Trained:
+            with shown.bar(f"training {block.name}", block.rows, "rows") as bar:
+                call = self.reference.train.options(num_returns="streaming").remote(stage)
+                stamp, loss = result_of(call, bar.advance)
+            return Trained((stamp,), loss, time.perf_counter() - started)
+
+        (stamp,), loss, seconds = trained_once(self.run.folder, stage, block, train)
+        return TrainedBlock(block, stamp, loss, seconds, progressive)
 
     def _stage(self, stage: int, trained: TrainedBlock, shown: Bars) -> None:
         block, records = trained.block, self.run.records
@@ -186,14 +239,23 @@ class Driver:
         missing = missing_groups(records, block, self.source.tasks)
         for group in missing:
             _warn(f"block {block.name} has no row of label group {group}, which earlier blocks have")
-        iterations = self.config.method.outer.iterations
-        workers = ActorWorkers(self.scorers, self.distiller, self.guard, iterations, shown)
+        workers = ActorWorkers(
+            self.scorers,
+            self.distiller,
+            self.guard,
+            log=self.log,
+            config=self.config,
+            old_rows=old_rows,
+            cached=self.cached,
+            shown=shown,
+        )
         finished = run_stage(stage, trained, budget, workers, self.config, missing)
         source = self.source.commit(stage)
         metrics = finished.metrics.model_copy(update={"stream": source.stream})
         self.lease.check()
         self.run.commit(block.name, (*finished.files, *source.files), metrics)
         self.source.committed(stage)
+        shown.committed(block.rows)
         rows = metrics.memory.rows
         console.print(f"stage {stage} (block {block.name}) committed: the memory has {rows:,} rows")
 

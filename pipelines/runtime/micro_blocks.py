@@ -110,14 +110,18 @@ class MicroBlocks:
 
 
 def sweep(run: Run, config: StreamConfig) -> None:
-    """Remove files of stages that have become too old, and events that no row in time can repeat."""
+    """Remove files of stages that have become too old, and events that no row in time can repeat.
+
+    Events stay that the oldest of the newest `keep_last` stages needs: the run can go back to it.
+    """
     folder, newest = run.folder, run.stage
     # A crash may have come between a commit and the sweep after it: also what was too old before.
     recent = range(max(1, newest - config.keep_last - 1), newest)
     old = [stage for stage in recent if not config.keeps(stage, newest)]
     removed = [layout.stage_folder(part, stage) for stage in old for part in layout.SWEPT_FOLDERS]
-    bound = _watermark(run, newest) - config.lateness * 1000
-    for stage in range(newest, 0, -1):
+    oldest = max(1, newest - config.keep_last + 1)
+    bound = _watermark(run, oldest) - config.lateness * 1000
+    for stage in range(oldest, 0, -1):
         if _watermark(run, stage) < bound:
             path = layout.stage_folder("events", stage)
             if not folder.exists(path):
