@@ -14,7 +14,7 @@ from diet_ray.evaluation.cell import CellResult
 from diet_ray.evaluation.evaluator import Evaluator
 from diet_ray.evaluation.export import write_model
 from diet_ray.evaluation.judges.prequential import JUDGES, Judging
-from diet_ray.evaluation.judges.record import JudgeRecord, judged
+from diet_ray.evaluation.judges.record import JudgeRecord, judged_to_the_end
 from diet_ray.evaluation.methods import Method
 from diet_ray.evaluation.trajectory import Point
 from diet_ray.evaluation.verdicts import memory_probe
@@ -101,7 +101,7 @@ def judge_candidate(
     """What each judge has found out about a candidate that nobody stops."""
     wanted = any(JUDGES[name].needs_reference for name in judges)
     setting = evaluator(data, run, config).judge_setting(with_reference=wanted)
-    return [judged(Judging(name, JUDGES[name], setting, candidate, seed), seed) for name in judges]
+    return [judged_to_the_end(Judging(name, JUDGES[name], setting, candidate, seed), seed) for name in judges]
 
 
 @ray.remote(num_cpus=THREADS, max_retries=2)

@@ -10,7 +10,7 @@ from diet_ray import layout
 from diet_ray.config import CandidateConfig, TrainingConfig
 from diet_ray.errors import ConfigError, RunError
 from diet_ray.evaluation.judges.prequential import JUDGES, JudgeSetting, Judging
-from diet_ray.evaluation.judges.record import judged
+from diet_ray.evaluation.judges.record import judged_to_the_end
 from diet_ray.storage import Folder
 from diet_ray.training.candidate_setup import candidate_recommender
 from diet_ray.training.checkpoint import to_bytes
@@ -62,7 +62,7 @@ def judge_all(options: Judge, judges: list[str]) -> int:
     due = [(j, c, s) for s in range(options.judge_seeds) for c in candidates for j in judges]
     missing = [cell for cell in due if not folder.exists(layout.judged(*cell))]
     for judge, name, seed in missing:
-        record = judged(Judging(judge, JUDGES[judge], setting, candidates[name], seed), seed)
+        record = judged_to_the_end(Judging(judge, JUDGES[judge], setting, candidates[name], seed), seed)
         folder.write_json(layout.judged(judge, name, seed), record.model_dump(mode="json"))
         console.print(f"{judge} {name} seed {seed}: AUC {record.auc[-1]:.4f}, {record.seconds:.0f} s of CPU")
     return len(missing)

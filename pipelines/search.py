@@ -28,15 +28,15 @@ from diet_ray.storage import Folder
 from diet_ray.stored_config import upgrade_fit
 from diet_ray.strict import differences
 from pipelines.options.search import CONFIRMED, MEMORY, Scheduler, Search
-from pipelines.runtime.anchoring import calibrated
 from pipelines.runtime.candidates import listed
 from pipelines.runtime.command import keeping, run_command, say_next
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import Bars, bars, console
 from pipelines.runtime.run_access import log_of
-from pipelines.runtime.rungs import Budget, default_rungs, parsed_budget
-from pipelines.runtime.search_results import leaderboard, publish, summary
-from pipelines.runtime.sweep import Sweep, run_sweep, trial_records
+from pipelines.searching.anchoring import calibrated
+from pipelines.searching.results import leaderboard, publish, summary
+from pipelines.searching.rungs import Budget, default_rungs, parsed_budget
+from pipelines.searching.sweep import Sweep, run_sweep, trial_records
 from tune_spaces.space import Spaces, load_space
 
 # What trials of one folder must share.
@@ -78,7 +78,7 @@ def search(options: Search) -> pd.DataFrame:
     connect()
     nodes = cluster_nodes()
     try:
-        with keeping(lambda: "finished epochs and trials are kept", "--resume"), bars() as shown:
+        with keeping(lambda: "finished epochs, pieces and trials are kept", "--resume"), bars() as shown:
             if anchors:
                 gpus = task_claim(nodes, options.threads, options.gpus).gpus
                 calibrated(anchors, judges, options.seeds, evaluated, folder, gpus, shown)

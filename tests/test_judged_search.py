@@ -19,8 +19,8 @@ from diet_ray.evaluation.judges.record import JudgeRecord
 from diet_ray.evaluation.trial_record import TrialRecord
 from diet_ray.storage import Folder
 from pipelines.runtime.candidates import load_candidate
-from pipelines.runtime.search_results import leaderboard, summary
 from pipelines.search import Search, search
+from pipelines.searching.results import leaderboard, summary
 from tests.kill_harness import kill_when
 from tests.tiny_run import FIT
 

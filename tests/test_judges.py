@@ -13,7 +13,7 @@ from diet_ray.evaluation.before_learned import Progress, learn_and_score, trains
 from diet_ray.evaluation.judges.certainty import Noise, certainty, seed_deviation, usual_agreement
 from diet_ray.evaluation.judges.paired import auc_influence, drawn_groups, paired_score
 from diet_ray.evaluation.judges.prequential import JUDGES, JudgeConfig, JudgeSetting, Judging
-from diet_ray.evaluation.judges.record import JudgeRecord, judged
+from diet_ray.evaluation.judges.record import JudgeRecord, judged_to_the_end
 from diet_ray.evaluation.judges.stream import judged_blocks, kept_ids, stream_rows
 from diet_ray.evaluation.judges.tables import mixed_tables
 from diet_ray.evaluation.judges.trial import JudgedTrial
@@ -246,6 +246,6 @@ def test_a_failure_before_a_judge_is_recorded(tmp_path: Path, setting: JudgeSett
 
 def test_a_record_has_a_score_per_piece(setting: JudgeSetting) -> None:
     judging = Judging("users", JUDGES["users"], setting, FINALNET, 0)
-    found = judged(judging, 0)
+    found = judged_to_the_end(judging, 0)
     assert found.pieces == judging.pieces and found.rows == judging.rows
     assert found.score.auc == found.auc[-1] and found.score.influence_G.sum() == pytest.approx(0, abs=1e-4)

@@ -5,7 +5,7 @@ import pytest
 
 from actors.trials import WORST
 from diet_ray.errors import ConfigError
-from pipelines.runtime.rungs import FEWEST, Budget, Rung, Rungs, default_rungs, parsed_budget
+from pipelines.searching.rungs import FEWEST, Budget, Rung, Rungs, default_rungs, parsed_budget
 
 
 def told(rungs: Rungs, step: int, score: float) -> str:

@@ -23,8 +23,8 @@ from diet_ray.storage import Folder
 from pipelines.options.search import Search
 from pipelines.options.train import Train
 from pipelines.runtime.candidates import load_candidate
-from pipelines.runtime.search_results import leaderboard
 from pipelines.search import search
+from pipelines.searching.results import leaderboard
 from tests.tiny_run import FIT
 
 ROOT = Path(__file__).parents[1]

@@ -48,7 +48,7 @@ class JudgeRecord(Strict):
         return self.model_copy(update=changes)
 
 
-def judged(judging: Judging, seed: int) -> JudgeRecord:
+def judged_to_the_end(judging: Judging, seed: int) -> JudgeRecord:
     """The record of a candidate after all pieces."""
     record = JudgeRecord(judge=judging.name, seed=seed)
     while not judging.finished:

@@ -35,10 +35,10 @@ from diet_ray.evaluation.trial_record import TrialRecord
 from diet_ray.seeding import numpy_generator
 from diet_ray.storage import Folder
 from diet_ray.training.candidate import EpochScore, objective
-from pipelines.runtime.anchoring import stored_calibration
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.run_access import write_table
-from pipelines.runtime.sweep import trial_records
+from pipelines.searching.anchoring import stored_calibration
+from pipelines.searching.sweep import trial_records
 
 UNKNOWN = float("nan")
 METHODS = ("full", "diet")  # of confirmations, the more telling one first

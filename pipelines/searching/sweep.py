@@ -28,7 +28,7 @@ from diet_ray.seeding import derived_seed, numpy_generator
 from diet_ray.storage import Folder
 from pipelines.options.search import Scheduler, Searcher
 from pipelines.runtime.progress import Bar, console
-from pipelines.runtime.rungs import Budget, Rung, Rungs
+from pipelines.searching.rungs import Budget, Rung, Rungs
 from tune_spaces.space import Spaces, sample
 
 
