@@ -25,7 +25,7 @@ class Distiller(RunWorker):
         assert memory is not None
         return probe_memory(
             memory.examples(),
-            self.state.checkpoint_bytes(stage - 1),
+            self.state.stored_checkpoint(stage - 1),
             self.state.log,
             self.state.log.block(stage),
             self.state.config.dim,

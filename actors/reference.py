@@ -21,5 +21,5 @@ class ReferenceModel(RunWorker):
         return self.trainer.progressive(stage)
 
     def train(self, stage: int) -> Iterator[Event]:
-        """Learn the block of `stage`; yields progress in rows, then the checkpoint's stamp and the loss."""
+        """Learn the block of `stage`; yields progress in rows, then the checkpoint's stamps and the loss."""
         yield from with_progress(lambda report: self.trainer.train(stage, report))

@@ -6,7 +6,8 @@ blocks/0003/block.json part-*.parquet   encoded rows (of a stream; a prepared lo
 vocabulary/0003/FIELD.parquet           ids first seen in the stage
 events/0003/events.parquet              event ids of the stage
 quarantine/0003/REASON-0.parquet        rows that were set aside
-reference/0003/checkpoint.safetensors   the reference after the stage
+reference/0003/checkpoint.json          the reference after the stage: its files, and those it builds on
+reference/0003/dense.safetensors rows-0-0000.safetensors
 memory/0003/memory.parquet              the distilled data; memory/latest.json names the newest
 evaluation/ studies/                    cells, tables, runs of studies
 search/                                 a search; its name is the user's choice
@@ -45,6 +46,21 @@ def record(stage: int) -> str:
 
 
 def checkpoint(stage: int) -> str:
+    """The manifest of a checkpoint."""
+    return f"reference/{stage:04d}/checkpoint.json"
+
+
+def checkpoint_dense(stage: int) -> str:
+    return f"reference/{stage:04d}/dense.safetensors"
+
+
+def checkpoint_rows(stage: int, writer: int, number: int) -> str:
+    """A file of table rows, one of those of a writing process."""
+    return f"reference/{stage:04d}/rows-{writer}-{number:04d}.safetensors"
+
+
+def single_file_checkpoint(stage: int) -> str:
+    """A checkpoint as version 0.1 wrote it."""
     return f"reference/{stage:04d}/checkpoint.safetensors"
 
 

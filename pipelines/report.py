@@ -279,8 +279,8 @@ def stages(run: Run) -> str:
     rows = []
     for record in run.records:
         metrics = record.metrics
-        stamps = (record.memory_stamp(), record.checkpoint_stamp())
-        sizes = [f"{stamp.size / 1e6:,.1f}" for stamp in stamps]
+        written = (record.memory_stamp().size, record.checkpoint_bytes)
+        sizes = [f"{size / 1e6:,.1f}" for size in written]
         losses = metrics.memory.outer_loss
         outer = f"{losses[0]:.4f} to {losses[-1]:.4f}" if losses else "not optimised"
         counts = [metrics.block_rows, metrics.memory.rows]

@@ -27,13 +27,15 @@ from diet_ray.models.examples import Examples, predict
 from diet_ray.seeding import numpy_generator
 from diet_ray.training.candidate import CandidateTraining, EpochScore, score_rows
 from diet_ray.training.candidate_setup import candidate_recommender, validation_rows
-from diet_ray.training.checkpoint import restore_tables, to_bytes
+from diet_ray.training.checkpoints.restoring import restore_tables
+from diet_ray.training.checkpoints.stored import StoredCheckpoint
 from diet_ray.training.embedding import embed_rows, score_block
 from diet_ray.training.learning import learn_block
 from diet_ray.training.metrics import Scores, TaskScore, score_tasks
 from diet_ray.training.recommender import Recommender
 from diet_ray.training.rehearsal import Rehearsal
 from tests.distinct_blocks import HEAD, ROWS, write_distinct_blocks
+from tests.stored_checkpoint import stored
 
 DIM = 4
 TRAINING = TrainingConfig(batch_size=32, learning_rate=0.02)
@@ -45,7 +47,7 @@ SMALL_REDUCED = ("newest", "random", "kmeans", "el2n", "diet")
 
 class Prepared(NamedTuple):
     log: PreparedLog
-    checkpoint: bytes
+    checkpoint: StoredCheckpoint
     reduced: Examples
 
 
@@ -58,7 +60,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
         learn_block(reference, log, block, TRAINING, 9)
     rows = embed_rows(reference, joined(list(log.chunks(log.history[1]))).take(np.arange(0, 140, 3)))
     soft = Examples(rows.emb_NFD, predict(reference.dense, rows.emb_NFD).sigmoid())
-    return Prepared(log, to_bytes(reference), soft)
+    return Prepared(log, stored(reference), soft)
 
 
 class Replay(NamedTuple):

@@ -35,7 +35,7 @@ def test_a_killed_run_ends_with_the_same_memory(
     for stage in stages:
         record = killed / "stages" / f"{stage:04d}.json"
         before = killed / "stages" / f"{stage - 1:04d}.json"
-        checkpoint = killed / "reference" / f"{stage:04d}" / "checkpoint.safetensors"
+        checkpoint = killed / "reference" / f"{stage:04d}" / "checkpoint.json"
 
         def in_the_middle(before: Path = before, checkpoint: Path = checkpoint, stage: int = stage) -> bool:
             # The checkpoint of the stage is written, its memory is not committed.

@@ -19,8 +19,7 @@ from diet_ray.models.ensemble import Ensemble
 from diet_ray.models.examples import Examples, dense_params, loss_of
 from diet_ray.models.registry import build_model
 from diet_ray.seeding import derived_seed, numpy_generator, torch_generator
-from diet_ray.training.embedding import embed_rows, sample_rows
-from diet_ray.training.recommender import Recommender
+from diet_ray.training.embedding import Embedder, embed_rows, sample_rows
 
 REALIGNED_BY_ROWS = 16_384  # of the block before, on which the maps between embedding spaces are fitted
 
@@ -68,8 +67,8 @@ def next_memory(
     boundary: Memory,
     old: Memory | None,
     real: Examples,
-    reference: Recommender,
-    previous: Recommender | None,
+    reference: Embedder,
+    previous: Embedder | None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Memory:
     """Realign, fuse and optimise: the memory of `stage`. All tensors are on one device.
@@ -105,8 +104,8 @@ def _realigned(
     log: EncodedLog,
     config: RunConfig,
     *,
-    previous: Recommender,
-    reference: Recommender,
+    previous: Embedder,
+    reference: Embedder,
 ) -> Memory:
     """The memory of the stage before in the embedding space of `reference`."""
     draw = numpy_generator(config.seed, "carry", stage)  # the name that runs of version 0.1 drew by

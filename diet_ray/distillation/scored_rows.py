@@ -21,8 +21,7 @@ from diet_ray.log.batches import joined
 from diet_ray.log.dataset import Block, EncodedLog, Part
 from diet_ray.models.examples import Examples, predict
 from diet_ray.storage import Folder
-from diet_ray.training.embedding import embed_rows
-from diet_ray.training.recommender import Recommender
+from diet_ray.training.embedding import Embedder, embed_rows
 
 
 class ScoredRows(NamedTuple):
@@ -109,7 +108,7 @@ class PartScorer:
     """
 
     def __init__(
-        self, recommender: Recommender, log: EncodedLog, block: Block, cache: Folder | None = None
+        self, recommender: Embedder, log: EncodedLog, block: Block, cache: Folder | None = None
     ) -> None:
         self.recommender, self.log, self.block, self.cache = recommender, log, block, cache
         self._scores: dict[int, ScoredRows] = {}

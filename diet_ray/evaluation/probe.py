@@ -6,7 +6,8 @@ from diet_ray.models.examples import Examples, predict
 from diet_ray.seeding import numpy_generator
 from diet_ray.training.candidate import CandidateTraining
 from diet_ray.training.candidate_setup import candidate_recommender
-from diet_ray.training.checkpoint import restore_tables
+from diet_ray.training.checkpoints.restoring import restore_tables
+from diet_ray.training.checkpoints.stored import StoredCheckpoint
 from diet_ray.training.embedding import embed_rows, sample_rows
 from diet_ray.training.metrics import Scores, score_tasks
 
@@ -17,7 +18,7 @@ ROWS = 65_536  # of the block, at most
 
 def probe_memory(
     memory: Examples,
-    checkpoint: bytes,
+    checkpoint: StoredCheckpoint,
     log: EncodedLog,
     block: Block,
     dim: int,

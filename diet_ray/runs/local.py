@@ -105,7 +105,9 @@ def distill(
     return opened
 
 
-def _trained(stage: int, block: Block, train: Callable[[int], tuple[FileStamp, float]]) -> TrainedBlock:
+def _trained(
+    stage: int, block: Block, train: Callable[[int], tuple[tuple[FileStamp, ...], float]]
+) -> TrainedBlock:
     started = time.perf_counter()
-    stamp, loss = train(stage)
-    return TrainedBlock(block, stamp, loss, time.perf_counter() - started)
+    files, loss = train(stage)
+    return TrainedBlock(block, files, loss, time.perf_counter() - started)

@@ -11,6 +11,7 @@ from diet_ray.log.stream.log import StreamConfig
 from diet_ray.runs.metrics import StageMetrics
 from diet_ray.runs.records import RecordChain, StageRecord, sha256
 from diet_ray.storage import FileStamp, Folder
+from diet_ray.training.checkpoints.manifest import Manifest
 
 
 class Run:
@@ -100,7 +101,8 @@ class Run:
     def verify(self, stage: int) -> None:
         """Check every file of a committed stage against its record; RunError names the first that differs.
 
-        Folders that a stream has removed by its policy are not missed.
+        Files of earlier stages that its checkpoint builds on are checked, too. Folders that a stream has
+        removed by its policy are not missed.
         """
         policy = self.config.get("stream")
         kept = not policy or StreamConfig.model_validate(policy).keeps(stage, self.stage)
@@ -110,6 +112,11 @@ class Run:
             if may_be_gone and not self.folder.exists(f"{part}/{rest.partition('/')[0]}"):
                 continue
             self._check(stage, stamp)
+        own = layout.stage_folder("reference", stage)
+        manifest = Manifest.read(self.folder, stage)
+        for stamp in manifest.files if manifest else ():
+            if not stamp.path.startswith(f"{own}/"):
+                self._check(stage, stamp)
 
     def _publish_latest(self) -> None:
         """Name the newest memory for consumers; after the record, so what is named is committed."""

@@ -39,7 +39,7 @@ class TrainedBlock(NamedTuple):
     """A block that the reference has learned; its checkpoint is written but not committed."""
 
     block: Block
-    stamp: FileStamp
+    files: tuple[FileStamp, ...]  # of the checkpoint
     loss: float
     seconds: float
     progressive: MeanScores | None = None
@@ -116,7 +116,7 @@ def run_stage(
         progressive=trained.progressive,
         probe=probed,
     )
-    return FinishedStage((trained.stamp, memory.stamp), metrics)
+    return FinishedStage((*trained.files, memory.stamp), metrics)
 
 
 def distill_stage(

@@ -9,6 +9,7 @@ from torch import Tensor
 from diet_ray.errors import DataError
 from diet_ray.models.base import DenseModel, train_mode
 from diet_ray.models.examples import Examples
+from diet_ray.training.parallel.peers import ALONE
 from diet_ray.training.tables import Tables
 
 
@@ -17,9 +18,14 @@ class Recommender:
 
     The cost of a step depends on the batch and the dense model only: gradients of the tables are sparse and
     SparseAdam moves only the rows of the batch. Growing copies the tables, once per block. All tables live
-    on one device: beyond its memory (about 1e8 rows of dimension 32 with moments on 80 GB) they must be
-    sharded.
+    on one device: beyond its memory (about 1e8 rows of dimension 32 with moments on 80 GB) they are learned
+    by several processes (training.parallel).
+
+    Attributes:
+        peers: who learns this recommender; most are learned by one process alone.
     """
+
+    peers = ALONE
 
     def __init__(
         self,
@@ -31,6 +37,7 @@ class Recommender:
         dense_rate: float | None = None,
         clip_norm: float = 10.0,
         device: str = "cpu",
+        tables: Tables | None = None,
     ) -> None:
         """Start with empty tables.
 
@@ -42,9 +49,11 @@ class Recommender:
             dense_rate: of Adam over the dense model; the tables' rate where it is None.
             clip_norm: largest joint norm of all gradients.
             device: where everything lives.
+            tables: empty ones; whole tables where it is None.
         """
         self.device = torch.device(device)
-        self.tables, self.dense = Tables(fields, dim).to(self.device), dense.to(self.device)
+        self.tables = (tables or Tables(fields, dim)).to(self.device)
+        self.dense = dense.to(self.device)
         self.table_optimiser = torch.optim.SparseAdam(self.tables.weights(), lr=learning_rate)
         self.dense_optimiser = torch.optim.Adam(dense.parameters(), lr=dense_rate or learning_rate)
         self.clip_norm = clip_norm
@@ -93,14 +102,13 @@ class Recommender:
         for weight in self.tables.weights():
             if weight.grad is not None:
                 weight.grad = weight.grad.coalesce()
-        parameters = [*self.dense.parameters(), *self.tables.weights()]
-        values = [_stored_values(p.grad) for p in parameters if p.grad is not None]
-        norm = torch.stack([torch.linalg.vector_norm(part) for part in values]).norm()
+        dense = [p.grad for p in self.dense.parameters() if p.grad is not None]
+        tables = [weight.grad._values() for weight in self.tables.weights() if weight.grad is not None]
+        values, norm = [*dense, *tables], self._norm(dense, tables)
         if norm > self.clip_norm:
             for part in values:
                 part.mul_(self.clip_norm / norm)
 
-
-def _stored_values(gradient: Tensor) -> Tensor:
-    """The stored numbers of a dense or coalesced sparse gradient, as a view."""
-    return gradient._values() if gradient.is_sparse else gradient
+    def _norm(self, dense: list[Tensor], tables: list[Tensor]) -> Tensor:
+        """The joint norm of the gradients of the dense model and of the tables."""
+        return torch.stack([torch.linalg.vector_norm(part) for part in (*dense, *tables)]).norm()

@@ -171,13 +171,13 @@ class Driver:
             return None
         started = time.perf_counter()
         if self.reused:
-            stamp, loss = self.reused.copy(stage, self.run)
-            return TrainedBlock(block, stamp, loss, time.perf_counter() - started)
+            files, loss = self.reused.copy(stage, self.run)
+            return TrainedBlock(block, files, loss, time.perf_counter() - started)
         progressive = self.guard.examine(self.reference, block, stage)
         with shown.bar(f"training the reference on block {block.name}", block.rows, "rows") as bar:
             call = self.reference.train.options(num_returns="streaming").remote(stage)
-            stamp, loss = result_of(call, bar.advance)
-        return TrainedBlock(block, stamp, loss, time.perf_counter() - started, progressive)
+            files, loss = result_of(call, bar.advance)
+        return TrainedBlock(block, files, loss, time.perf_counter() - started, progressive)
 
     def _stage(self, stage: int, trained: TrainedBlock, shown: Bars) -> None:
         block, records = trained.block, self.run.records
