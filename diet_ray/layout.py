@@ -18,6 +18,7 @@ import re
 CONFIG = "config.yaml"
 LOG_LOCATION = "log.json"
 LEASE = "lease.json"
+RAY_TRAIN = "ray_train"  # folder that Ray Train wants for itself; nothing in it is read
 STREAM_MANIFEST = "stream.json"
 LATEST_MEMORY = "memory/latest.json"
 REPORT = "report.html"

@@ -1,5 +1,11 @@
-"""What each of several processes does in the tests of a reference that they learn together."""
+"""Several processes that learn a reference together, for its tests.
 
+    python -m tests.parallel_reference FOLDER
+
+They are forked from one that has imported torch and started no thread, which saves most of their time.
+"""
+
+import multiprocessing
 import os
 import sys
 from datetime import timedelta
@@ -58,4 +64,10 @@ def work(folder: Path, rank: int) -> None:
 
 if __name__ == "__main__":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    work(Path(sys.argv[1]), int(sys.argv[2]))
+    fork = multiprocessing.get_context("fork")
+    workers = [fork.Process(target=work, args=(Path(sys.argv[1]), rank)) for rank in range(max(SIZES))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    sys.exit(any(worker.exitcode for worker in workers))

@@ -101,6 +101,33 @@ def test_increments_hold_the_touched_rows_and_restore_to_the_whole_at_every_stag
         assert all(torch.equal(ours[name], state[name]) for name in state)
 
 
+@pytest.mark.parametrize("every", ["auto", 7])
+def test_a_stream_writes_what_it_touched(every: Any) -> None:
+    """Per stage at most twice the bytes of the touched rows; with the full checkpoints, too, where auto."""
+    folder, learner, dim = in_memory(), recommender(), 4
+    learner.grow((4000, 40, 9), torch.Generator().manual_seed(0))
+    write_checkpoint(folder, 1, learner, learned(learner, 0, (4000, 40, 9)))
+    row_bytes, touched_bytes, written, fulls = 3 * 4 * dim, 0, 0, 0
+    draw = np.random.default_rng(0)
+    for stage in range(2, 52):
+        touched = [np.unique(draw.zipf(1.3, 300) % rows) for rows in learner.tables.rows]
+        stamps = write_checkpoint(folder, stage, learner, touched, every)
+        manifest = Manifest.read(folder, stage)
+        assert manifest
+        size = sum(stamp.size for stamp in stamps if "rows-" in stamp.path)
+        own = row_bytes * sum(map(len, touched))
+        if manifest.increments:
+            assert size <= 2 * own
+        fulls += not manifest.increments
+        touched_bytes, written = touched_bytes + own, written + size
+    assert fulls >= 2
+    if every == "auto":
+        assert written <= 2.5 * touched_bytes  # small files: names and ids beside the rows
+    restored = recommender()
+    restore(restored, StoredCheckpoint(folder, 51))
+    assert restored.tables.rows == learner.tables.rows
+
+
 def test_some_rows_are_read_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensor_file, "GAP_BYTES", 0)
     folder, learner = in_memory(), stepped((5000, 7, 4))
@@ -129,7 +156,8 @@ def test_slices_of_several_processes_are_one_checkpoint() -> None:
     """Rows by their id modulo the number of processes, full and as an increment; any number reads them."""
     folder, learner = in_memory(), stepped()
     processes = 3
-    for touched in (None, [np.array([0, 1, 7, 48]), np.array([2, 6]), np.array([3])]):
+    ids = None
+    for stage in (1, 2):
         shards = []
         for first in range(processes):
             slices = [
@@ -141,15 +169,13 @@ def test_slices_of_several_processes_are_one_checkpoint() -> None:
                 )
                 for table in table_slices(learner)
             ]
-            shards += write_rows(folder, 1 if touched is None else 2, slices, touched)
-        before = None if touched is None else Manifest.read(folder, 1)
-        writing.write_manifest(folder, 1 if touched is None else 2, learner, shards, before)
+            shards += write_rows(folder, stage, slices, ids)
+        before = Manifest.read(folder, 1) if stage > 1 else None
+        writing.write_manifest(folder, stage, learner, shards, before)
         restored = recommender()
-        restore(restored, StoredCheckpoint(folder, 1 if touched is None else 2))
+        restore(restored, StoredCheckpoint(folder, stage))
         assert same_state(restored, learner)
-        touched_now = learned(learner, 9, (50, 7, 4))
-        del touched_now
-        learner = restored
+        ids = learned(learner, 9, (52, 7, 5))
 
 
 def test_a_full_checkpoint_is_due() -> None:

@@ -14,7 +14,7 @@ import ray
 from actors.connection import user_errors
 from actors.distiller import Distiller
 from actors.placement import Plan
-from actors.reference import ReferenceModel
+from actors.reference_choice import reference_actor
 from actors.reservation import CapacityWatch, Reservation
 from actors.restart import restartable
 from actors.scorer import Scorer, ScorerPool
@@ -142,12 +142,12 @@ class Driver:
         self.reservation = Reservation(plan, _warn)
         options = self.reservation.options
         common = (data, url, config.model_dump(mode="json"), plan.threads)
-        self.reference = restartable(ReferenceModel).options(**options(0)).remote(*common)
-        self.distiller = restartable(Distiller).options(**options(1)).remote(*common)
+        self.distiller = restartable(Distiller).options(**options(0)).remote(*common)
         self.scorers = [
-            restartable(Scorer).options(**options(2 + number)).remote(*common, score_cache)
+            restartable(Scorer).options(**options(1 + number)).remote(*common, score_cache)
             for number in range(plan.scorers)
         ]
+        self.reference = reference_actor(plan, *common[:3], options)
         actors = [self.reference, *self.scorers, self.distiller]
         self.watch = CapacityWatch(plan, actors, _warn)
 
