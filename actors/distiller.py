@@ -29,5 +29,4 @@ class Distiller(RunWorker):
             self.state.log,
             self.state.log.block(stage),
             self.state.config.dim,
-            self.state.config.training,
         )

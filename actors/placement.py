@@ -131,9 +131,9 @@ def plan(nodes: Sequence[Node], requested: ResourceConfig) -> Plan:
             never be placed; the message says what to change.
     """
     cpus, gpus = int(sum(node.cpus for node in nodes)), int(sum(node.gpus for node in nodes))
-    workers = (
-        _reference_workers(gpus) if requested.reference_workers == "auto" else requested.reference_workers
-    )
+    workers = requested.reference_workers
+    if workers == "auto":
+        workers = _reference_workers(gpus, requested)
     scorers = _scorers(cpus, gpus, workers) if requested.scorers == "auto" else requested.scorers
     actors = scorers + workers + DISTILLERS
     num_gpus = gpu_share(gpus, actors) if requested.num_gpus == "auto" else requested.num_gpus
@@ -178,8 +178,11 @@ def task_claim(nodes: Iterable[Node], cpus: float = 1.0, gpus: float | None = No
     return Claim(cpus, gpus)
 
 
-def _reference_workers(gpus: int) -> int:
-    return max(1, gpus // GPUS_PER_REFERENCE_WORKER)
+def _reference_workers(gpus: int, requested: ResourceConfig) -> int:
+    """One where workers would have to share GPUs, which their collective operations cannot."""
+    scorers = 1 if requested.scorers == "auto" else requested.scorers
+    whole = requested.num_gpus == "auto" or requested.num_gpus >= 1
+    return max(1, min(gpus // GPUS_PER_REFERENCE_WORKER, gpus - DISTILLERS - scorers)) if whole else 1
 
 
 def _scorers(cpus: int, gpus: int, workers: int) -> int:

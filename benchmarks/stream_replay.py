@@ -150,10 +150,7 @@ def probes(run: Run, log: EncodedLog, block: Block, seeds: int) -> list[float]:
     table = run.folder.read_parquet(layout.memory(run.stage))
     memory = from_arrow(table, memory_schema(log, config)).examples()
     checkpoint = StoredCheckpoint(run.folder, run.stage)
-    return [
-        probe_memory(memory, checkpoint, log, block, config.dim, config.training, seed).auc
-        for seed in range(seeds)
-    ]
+    return [probe_memory(memory, checkpoint, log, block, config.dim, seed).auc for seed in range(seeds)]
 
 
 def costs(run: Run) -> dict[str, float]:

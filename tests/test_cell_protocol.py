@@ -266,8 +266,8 @@ def test_a_probe_trains_eight_epochs_and_scores_the_block_it_is_given(
     assert probe_module.PROBE.name == "dcn" and probe_module.EPOCHS == 8
     monkeypatch.setattr(probe_module, "PROBE", OWN_RATE)
     monkeypatch.setattr(probe_module, "ROWS", 100)
-    scores = probe_memory(reduced, prepared.checkpoint, log, log.blocks["subsequent"], DIM, TRAINING, seed=5)
-    of_test = probe_memory(reduced, prepared.checkpoint, log, log.blocks["test"], DIM, TRAINING, seed=5)
+    scores = probe_memory(reduced, prepared.checkpoint, log, log.blocks["subsequent"], DIM, seed=5)
+    of_test = probe_memory(reduced, prepared.checkpoint, log, log.blocks["test"], DIM, seed=5)
     for block, ours in (("subsequent", scores), ("test", of_test)):
         model = candidate_recommender(OWN_RATE, 5, log, DIM, TRAINING)
         restore_tables(model, prepared.checkpoint)
@@ -281,8 +281,8 @@ def test_a_probe_trains_eight_epochs_and_scores_the_block_it_is_given(
         rows = joined(list(log.chunks(log.blocks[block]))).take(row_N)
         logit_NT = predict(model.dense, embed_rows(model, rows).emb_NFD).numpy()
         assert ours == score_tasks(logit_NT, rows.label_NT, ("click", "like"))
-    usual = probe_memory(reduced, prepared.checkpoint, log, log.blocks["test"], DIM, TRAINING)
-    assert usual == probe_memory(reduced, prepared.checkpoint, log, log.blocks["test"], DIM, TRAINING, seed=0)
+    usual = probe_memory(reduced, prepared.checkpoint, log, log.blocks["test"], DIM)
+    assert usual == probe_memory(reduced, prepared.checkpoint, log, log.blocks["test"], DIM, seed=0)
     assert usual != of_test
 
 

@@ -62,7 +62,7 @@ def test_a_snapshot_embeds_as_the_saved_tables_and_holds_the_rows_that_it_met(st
     saved, dense = recommender("dcn"), recommender("dcn").dense
     saved.grow((50, 7, 4), torch.Generator().manual_seed(0))
     saved.step(*batch(seed=0))
-    snapshot = Snapshot(store(saved), dense, fields=3, device="cpu")
+    snapshot = Snapshot.of(store(saved), dense, fields=3, dim=4)
     assert snapshot.tables.rows == (50, 7, 4)
     for seed in (1, 1, 2):
         id_NF = batch(seed=seed)[0]
@@ -80,4 +80,4 @@ def test_a_checkpoint_of_another_architecture_is_refused() -> None:
     with pytest.raises(RunError, match="another architecture"):
         restore(recommender("dcn"), other)
     with pytest.raises(RunError, match="another architecture"):
-        Snapshot(other, recommender("dcn").dense, fields=3, device="cpu")
+        Snapshot.of(other, recommender("dcn").dense, fields=3, dim=4)

@@ -76,7 +76,7 @@ def test_a_reference_stored_between_blocks_continues_bit_for_bit(kind: str) -> N
         saved.step(*batch(seed=seed))
     checkpoint = stored(saved)
     restore(restored, checkpoint)
-    scoring = Snapshot(checkpoint, recommender(kind, seed=9).dense, fields=3, device="cpu")
+    scoring = Snapshot.of(checkpoint, recommender(kind, seed=9).dense, fields=3, dim=4)
     assert same_state(restored, saved)
     assert equal(scoring.dense.state_dict(), saved.dense.state_dict())
     for seed in range(3):

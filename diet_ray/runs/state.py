@@ -52,8 +52,8 @@ class RunState:
     def checkpoint(self, stage: int) -> Snapshot:
         """The reference as it was after `stage`, for scoring; it reads the table rows that it meets."""
         dense = new_reference(self.log, self.config, "reference")
-        fields = len(self.log.fields)
-        return Snapshot(self.stored_checkpoint(stage), dense, fields=fields, device=default_device())
+        stored = self.stored_checkpoint(stage)
+        return Snapshot.of(stored, dense, fields=len(self.log.fields), dim=self.config.dim)
 
     def stored_checkpoint(self, stage: int) -> StoredCheckpoint:
         return StoredCheckpoint(self.folder, stage)

@@ -3,6 +3,8 @@
 Shape suffixes: N rows, F fields, D embedding dim, K ids.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,24 +13,34 @@ from torch import Tensor
 from diet_ray.models.base import DenseModel
 from diet_ray.training.checkpoints.restoring import check_tables, restore_dense
 from diet_ray.training.checkpoints.stored import StoredCheckpoint
+from diet_ray.training.device import default_device
 
 
-class Snapshot:
-    """A checkpoint that scores and embeds, and never learns.
+class Snapshot(NamedTuple):
+    """A dense model over the tables of a checkpoint, which scores and embeds.
 
-    Holds the dense model and the table rows of the ids that it has met, whatever the size of the tables.
+    Holds the table rows of the ids that it has met, whatever the size of the tables.
     """
 
-    def __init__(self, stored: StoredCheckpoint, dense: DenseModel, *, fields: int, device: str) -> None:
-        """dense: a model of the checkpoint's architecture, which takes its weights.
+    dense: DenseModel
+    tables: "MetRows"
+    device: torch.device
+
+    @classmethod
+    def of(cls, stored: StoredCheckpoint, dense: DenseModel, *, fields: int, dim: int) -> "Snapshot":
+        """The checkpoint itself; `dense`, a model of its architecture, takes its weights.
 
         Raises RunError where the checkpoint is damaged or of another architecture or log.
         """
-        self.device = torch.device(device)
-        check_tables(stored, fields=fields, dim=stored.dim)
         restore_dense(dense, stored.dense())
-        self.dense = dense.to(self.device)
-        self.tables = MetRows(stored, self.device)
+        return cls.under(dense.to(default_device()), stored, fields=fields, dim=dim)
+
+    @classmethod
+    def under(cls, dense: DenseModel, stored: StoredCheckpoint, *, fields: int, dim: int) -> "Snapshot":
+        """The tables of the checkpoint under another dense model, on this process's device."""
+        check_tables(stored, fields=fields, dim=dim)
+        device = torch.device(default_device())
+        return cls(dense, MetRows(stored, device), device)
 
 
 class MetRows:
