@@ -25,7 +25,7 @@ from tests.distinct_blocks import write_distinct_blocks
 from tests.parallel_reference import SIZES, trainer
 from tests.stored_checkpoint import state_of
 
-TOLERANCE = 1e-8
+TOLERANCE = 1e-10
 
 
 @pytest.fixture(scope="module", autouse=True)

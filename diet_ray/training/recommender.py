@@ -80,7 +80,8 @@ class Recommender:
             DataError: where the loss is not finite.
         """
         train_mode(self.dense, len(id_NF) + (rehearsed.rows if rehearsed is not None else 0))
-        emb_NFD, label_NT, weight_N = self.tables(id_NF), label_NT.float(), None
+        emb_NFD, weight_N = self.tables(id_NF), None
+        label_NT = label_NT.to(emb_NFD.dtype)
         if rehearsed is not None:
             emb_NFD = torch.cat([emb_NFD, rehearsed.emb_NFD])
             per_row = label_NT.new_full((rehearsed.rows,), weight * len(id_NF) / rehearsed.rows)

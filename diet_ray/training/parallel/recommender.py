@@ -65,7 +65,8 @@ class ParallelRecommender(Recommender):
         own, share = self.peers.share(len(id_NF))
         train_mode(self.dense, len(id_NF))
         fetched = tables.fetch(id_NF[own])
-        loss = self.dense.loss(fetched.emb_NFD, label_NT[own].float()) * share
+        emb_NFD = fetched.emb_NFD
+        loss = self.dense.loss(emb_NFD, label_NT[own].to(emb_NFD.dtype)) * share
         self.table_optimiser.zero_grad()
         self.dense_optimiser.zero_grad()
         loss.backward()
