@@ -10,9 +10,10 @@ import ray
 import torch
 
 from diet_ray.config import CandidateConfig, FitConfig, RunConfig
-from diet_ray.evaluation.cell import CellResult, Method
+from diet_ray.evaluation.cell import CellResult
 from diet_ray.evaluation.evaluator import Evaluator
 from diet_ray.evaluation.export import write_model
+from diet_ray.evaluation.methods import Method
 from diet_ray.evaluation.trajectory import Point
 from diet_ray.runs.state import RunState
 from diet_ray.storage import Folder

@@ -7,38 +7,22 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pyarrow as pa
 import ray
 import yaml
-from pydantic import Field
 
 from actors.data import quiet_data
 from diet_ray.errors import ConfigError, DataError
 from diet_ray.log.schema import LogSchema
 from diet_ray.log.stream.arrivals import Piece
-from diet_ray.log.stream.messages import MESSAGE_ROWS, Coding, Message, message_pieces
+from diet_ray.log.stream.config import KafkaConfig
+from diet_ray.log.stream.messages import MESSAGE_ROWS, Message, message_pieces
 from diet_ray.log.stream.partitions import Fetched, PartitionBuffer, Range
-from diet_ray.strict import Strict
 
 SCHEME = "kafka://"
 ANSWER_S = 10.0  # for the broker to answer
-
-
-class KafkaConfig(Strict):
-    """How messages of a topic are read."""
-
-    format: Coding = "json"
-    """json: an object, or a list of them, per message; arrow: an Arrow IPC stream per message."""
-    consumer: str | None = None
-    """YAML file of librdkafka settings, for security.protocol and the like."""
-    look_messages: Annotated[int, Field(ge=1)] = 10_000
-    """Most messages to read, and hold, per partition and poll."""
-    patience: Annotated[float, Field(gt=0)] = 10.0
-    """Seconds after which a read ends where the last offsets hold no message (transactions leave such)."""
-    outage: Annotated[float, Field(ge=0)] = 600.0
-    """Seconds to wait for a broker that does not answer."""
 
 
 class KafkaArrivals:

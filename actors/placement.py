@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
-import ray
 from pydantic import Field
 
 from diet_ray.errors import ResourceError
@@ -108,6 +107,8 @@ class Plan(NamedTuple):
 
 def cluster_nodes() -> list[Node]:
     """The living nodes of the connected cluster."""
+    import ray  # here, because options of commands are read with ResourceConfig: `--help` waits for no Ray
+
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]
 

@@ -46,7 +46,8 @@ class Options:
 
 def prepare_here(source: str, out: str, fields: list[str], tasks: list[str]) -> None:
     from actors.data import RayMapper
-    from diet_ray.log.drift import DriftConfig, drift_schema
+    from diet_ray.log.drift import drift_schema
+    from diet_ray.log.drift_config import DriftConfig
     from diet_ray.log.preparation.prepare import prepare
 
     prepare(drift_schema(DriftConfig()), source, out, RayMapper())
@@ -141,7 +142,8 @@ def measured(contender: Contender, options: Options, log: Path) -> dict[str, flo
 
 
 def main(options: Options) -> None:
-    from diet_ray.log.drift import DriftConfig, write_drift_log
+    from diet_ray.log.drift import write_drift_log
+    from diet_ray.log.drift_config import DriftConfig
 
     with tempfile.TemporaryDirectory() as temporary:
         log = (options.folder or Path(temporary)).absolute() / "log"

@@ -32,8 +32,9 @@ from diet_ray.distillation.memory_update import memory_schema
 from diet_ray.evaluation.probe import probe_memory
 from diet_ray.log.dataset import Block, EncodedLog, PreparedLog
 from diet_ray.log.stream.arrivals import DirectoryArrivals
+from diet_ray.log.stream.config import StreamConfig
 from diet_ray.log.stream.intake import Intake
-from diet_ray.log.stream.log import StreamConfig, StreamLog
+from diet_ray.log.stream.log import StreamLog
 from diet_ray.log.stream.messages import MESSAGE_ROWS as PLACES
 from diet_ray.runs.run import Run
 from diet_ray.training.checkpoints.stored import StoredCheckpoint

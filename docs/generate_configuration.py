@@ -20,12 +20,11 @@ from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from actors.kafka import KafkaConfig
 from actors.placement import ResourceConfig
 from diet_ray.config import CandidateConfig, FitConfig, RunConfig
-from diet_ray.log.drift import DriftConfig
+from diet_ray.log.drift_config import DriftConfig
 from diet_ray.log.schema import LogSchema
-from diet_ray.log.stream.log import StreamConfig
+from diet_ray.log.stream.config import KafkaConfig, StreamConfig
 
 WIDTH = 110
 PAGE = Path(__file__).parent / "configuration.md"

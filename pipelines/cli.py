@@ -14,26 +14,24 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 class Command(NamedTuple):
-    """Where a command is defined, and its line in the list of commands."""
+    """Where the options of a command are, and its line in the list of commands."""
 
-    module: str
+    module: str  # of pipelines.options
     name: str  # of its class
     summary: str
 
 
 COMMANDS = {
-    "prepare": Command("pipelines.prepare", "Prepare", "Encode a raw log into the blocks of its schema."),
-    "distill": Command(
-        "pipelines.distill", "Distill", "Distill a prepared log into a memory, stage by stage."
-    ),
-    "stream": Command("pipelines.stream", "Stream", "Distill a log as it arrives in files or messages."),
-    "status": Command("pipelines.status", "Status", "Show the state of a stream."),
-    "evaluate": Command("pipelines.evaluate", "Evaluate", "Compare what candidates learn from a memory."),
-    "search": Command("pipelines.search", "Search", "Search candidate architectures on a memory."),
-    "train": Command("pipelines.train", "Train", "Train a candidate and export it."),
-    "study": Command("pipelines.study", "Study", "Run one of the paper's studies."),
-    "report": Command("pipelines.report", "Report", "Write a page about a run."),
-    "inspect": Command("pipelines.inspection", "Inspect", "Show the stages and the memory of a run."),
+    "prepare": Command("prepare", "Prepare", "Encode a raw log into the blocks of its schema."),
+    "distill": Command("distill", "Distill", "Distill a prepared log into a memory, stage by stage."),
+    "stream": Command("stream", "Stream", "Distill a log as it arrives in files or messages."),
+    "status": Command("status", "Status", "Show the state of a stream."),
+    "evaluate": Command("evaluate", "Evaluate", "Compare what candidates learn from a memory."),
+    "search": Command("search", "Search", "Search candidate architectures on a memory."),
+    "train": Command("train", "Train", "Train a candidate and export it."),
+    "study": Command("study", "Study", "Run one of the paper's studies."),
+    "report": Command("report", "Report", "Write a page about a run."),
+    "inspect": Command("inspection", "Inspect", "Show the stages and the memory of a run."),
 }
 
 
@@ -47,7 +45,7 @@ def _run(words: list[str]) -> int:
     command = COMMANDS[given.command]
 
     def run() -> int:
-        class_ = getattr(import_module(command.module), command.name)
+        class_ = getattr(import_module(f"pipelines.options.{command.module}"), command.name)
         defaults = getattr(class_, "defaults", None)
         return run_command(class_, f"diet-ray {given.command}", defaults, given.arguments)
 

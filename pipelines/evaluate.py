@@ -4,60 +4,32 @@ One file per finished cell: rerun after an interruption, only the missing cells 
 """
 
 import sys
-from dataclasses import dataclass
-from typing import Annotated
 
 import pandas as pd
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from diet_ray import layout
 from diet_ray.config import CandidateConfig, FitConfig
 from diet_ray.errors import ConfigError
-from diet_ray.evaluation.cell import METHODS, Method
-from diet_ray.models.registry import ARCHITECTURES
+from diet_ray.evaluation.methods import METHODS, Method
 from diet_ray.storage import Folder
+from pipelines.options.evaluate import Evaluate
 from pipelines.runtime.candidates import listed, load_candidates
 from pipelines.runtime.command import run_command
 from pipelines.runtime.comparison import run_cells, stored_cells
 from pipelines.runtime.run_access import log_of, write_table
 
 
-@dataclass(frozen=True)
-class Evaluate:
-    """Train candidates on the memory of a run and on baselines; compare them on the test block.
-
-    $ diet-ray evaluate --run runs/globo
-
-    $ diet-ray evaluate --run runs/globo --methods warmup,random,diet,full --candidates dcn,wukong --seeds 3
-
-    $ diet-ray evaluate --run runs/globo --candidates my_package.models:MyNet,runs/globo/search/best.yaml
-
-    Writes RUN/evaluation/results.parquet and results.json, one row per method, candidate and seed, of all
-    cells that the run has by now.
-    """
-
-    run: str
-    """Directory of a run that has distilled all its blocks."""
-    methods: str = ",".join(METHODS)
-    """Comma list of what candidates learn in place of history."""
-    candidates: str = ",".join(ARCHITECTURES)
-    """Comma list of architectures, package.module:Class, or YAML files such as best.yaml."""
-    seeds: int = 3
-    """Number of seeds per cell: 0, 1, ..."""
-    data: str | None = None
-    """Directory of the prepared log, if it has moved since the run."""
-    fit: Annotated[FitConfig, tyro.conf.arg(name="")] = FitConfig()
-
-    def __call__(self) -> None:
-        methods = tuple(listed(self.methods, "methods", METHODS))
-        candidates = load_candidates(listed(self.candidates, "candidates"))
-        if self.seeds < 1:
-            raise ConfigError(f"--seeds is {self.seeds}; at least 1 is needed")
-        results = evaluate(self.data or log_of(self.run), self.run, methods, candidates, self.seeds, self.fit)
-        # A pipe has no width of its own; Rich would cut the spread off at 80 columns.
-        Console(width=None if sys.stdout.isatty() else 160).print(results_table(results))
+def execute(options: Evaluate) -> None:
+    methods = tuple(listed(options.methods, "methods", METHODS))
+    candidates = load_candidates(listed(options.candidates, "candidates"))
+    if options.seeds < 1:
+        raise ConfigError(f"--seeds is {options.seeds}; at least 1 is needed")
+    data = options.data or log_of(options.run)
+    results = evaluate(data, options.run, methods, candidates, options.seeds, options.fit)
+    # A pipe has no width of its own; Rich would cut the spread off at 80 columns.
+    Console(width=None if sys.stdout.isatty() else 160).print(results_table(results))
 
 
 def evaluate(

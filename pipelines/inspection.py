@@ -2,10 +2,8 @@
 
 import json
 import sys
-from dataclasses import dataclass
 from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -13,6 +11,7 @@ from diet_ray.distillation.el2n import group_name
 from diet_ray.distillation.memory import stored_schema
 from diet_ray.runs.records import StageRecord
 from diet_ray.runs.run import Run
+from pipelines.options.inspection import Inspect
 from pipelines.reporting.sizes import size_text
 from pipelines.runtime.command import run_command
 
@@ -22,42 +21,26 @@ def reference_text(config: dict[str, Any]) -> str:
     return " + ".join((config["reference"]["name"], *config["reference"]["ensemble"]))
 
 
-@dataclass(frozen=True)
-class Inspect:
-    """Show the stages of a run: rows, label groups, what survives of each stage, sizes, seconds.
-
-    $ diet-ray inspect runs/globo
-
-    $ diet-ray inspect runs/globo --json > stages.json
-    """
-
-    run: tyro.conf.Positional[str]
-    """Directory of a run; it may be running."""
-    json: bool = False
-    """Print JSON instead of tables."""
-    verify: bool = False
-    """Check every file against the size and checksum in its record."""
-
-    def __call__(self) -> None:
-        run = Run.read(self.run)
-        if self.verify:
-            for record in run.records:
-                run.verify(record.stage)
-        out = Console()
-        if self.json:
-            out.out(json.dumps([record.plain() for record in run.records], indent=1), highlight=False)
-            return
-        config = run.config
-        stages = f"{run.stage} stages{', files verified' if self.verify else ''}"
-        out.print(
-            f"{self.run}: log {config['log']}, reference {reference_text(config)}, "
-            f"ratio {config['ratio']:g}, seed {config['seed']}, {stages}",
-            soft_wrap=True,
-        )
-        if run.records:
-            for table in (stage_table, time_table, survival_table):
-                out.print(table(run.records))
-            out.print(group_table(run))
+def execute(options: Inspect) -> None:
+    run = Run.read(options.run)
+    if options.verify:
+        for record in run.records:
+            run.verify(record.stage)
+    out = Console()
+    if options.json:
+        out.out(json.dumps([record.plain() for record in run.records], indent=1), highlight=False)
+        return
+    config = run.config
+    stages = f"{run.stage} stages{', files verified' if options.verify else ''}"
+    out.print(
+        f"{options.run}: log {config['log']}, reference {reference_text(config)}, "
+        f"ratio {config['ratio']:g}, seed {config['seed']}, {stages}",
+        soft_wrap=True,
+    )
+    if run.records:
+        for table in (stage_table, time_table, survival_table):
+            out.print(table(run.records))
+        out.print(group_table(run))
 
 
 def stage_table(records: list[StageRecord]) -> Table:

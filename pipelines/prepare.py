@@ -1,76 +1,59 @@
 """Turn a raw log into encoded blocks: the first command anyone runs."""
 
 import sys
-from dataclasses import dataclass
 
 from diet_ray.errors import ConfigError, DataError
 from diet_ray.log.dataset import MANIFEST, PreparedLog
-from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
-from diet_ray.log.preparation.origin import unread_files
-from diet_ray.log.preparation.prepare import prepare
+from diet_ray.log.drift import drift_schema, write_drift_log
+from diet_ray.log.preparation.origin import raw_bytes, unread_files
+from diet_ray.log.preparation.prepare import in_process, prepare
 from diet_ray.log.preparation.preview import check_first_rows, preview
 from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.storage import Folder, absolute
+from pipelines.options.prepare import Prepare
 from pipelines.reporting.prepared import prepared_tables, preview_tables, unread
 from pipelines.runtime.command import run_command
 from pipelines.runtime.progress import bars, console
 
+# Raw files up to this size are prepared in this process: that takes less time than Ray takes to start.
+IN_PROCESS_BYTES = 32 << 20
 
-@dataclass(frozen=True)
-class Prepare:
-    """Encode a raw log into the blocks of its schema.
 
-    $ diet-ray prepare --dataset globo --source GLOBO_DIR --out data/globo
-
-    $ diet-ray prepare --dataset myshop.yaml --source clicks.parquet --out data/myshop
-
-    $ diet-ray prepare --dataset myshop.yaml --source clicks.parquet --out data/myshop --check
-
-    $ diet-ray prepare --dataset drift --out data/drift --drift.rows 1000000 --drift.kind abrupt
-
-    Built in: globo, kuairand, tmall, taobao, as their publishers distribute them; drift is generated. The
-    command ends with a table per block of what was understood.
-    """
-
-    dataset: str
-    """globo, kuairand, tmall, taobao, drift, or a YAML file that describes your log."""
-    out: str | None = None
-    """Directory of the prepared log; new, or the result of the same preparation. --check needs none."""
-    source: str | None = None
-    """The raw log: a file or a directory, local or any fsspec URL. drift needs none."""
-    check: bool = False
-    """Read the first rows of each file and print what they become, without writing anything."""
-    drift: DriftConfig = DriftConfig()
-    """Settings of the generated log."""
-
-    def __call__(self) -> None:
-        if self.check:
-            return check(*self._raw_log())
-        if self.out is None:
-            raise ConfigError("--out is missing: the directory of the prepared log")
-        out = absolute(self.out)
-        source, schema = self._drift(out) if self.dataset == "drift" else self._raw_log()
-        if not Folder.at(out).exists(MANIFEST):
-            check_first_rows(schema, source, out)
-            Folder.at(out).check_writable()
-        from actors.data import RayMapper  # imports Ray, which --help and --check do not need
+def execute(options: Prepare) -> None:
+    if options.check:
+        return check(*_raw_log(options))
+    if options.out is None:
+        raise ConfigError("--out is missing: the directory of the prepared log")
+    out = absolute(options.out)
+    source, schema = _drift(options, out) if options.dataset == "drift" else _raw_log(options)
+    over_cluster = False
+    if not Folder.at(out).exists(MANIFEST):
+        check_first_rows(schema, source, out)
+        Folder.at(out).check_writable()
+        over_cluster = raw_bytes(schema, source, out) > IN_PROCESS_BYTES
+    if over_cluster:
+        from actors.data import RayMapper  # imports Ray, which a small log and --check do not need
 
         with bars() as shown:
             log = prepare(schema, source, out, RayMapper(shown.follow))
-        show(log, schema, source, out)
+    else:
+        log = prepare(schema, source, out, in_process)
+    show(log, schema, source, out)
 
-    def _drift(self, out: str) -> tuple[str, LogSchema]:
-        if self.source is not None:
-            raise ConfigError("--dataset drift generates its log; leave --source out")
-        Folder.at(out).check_writable()
-        return write_drift_log(self.drift, out), drift_schema(self.drift)
 
-    def _raw_log(self) -> tuple[str, LogSchema]:
-        if self.dataset == "drift":
-            raise ConfigError("--dataset drift generates its log: there is nothing to check")
-        if self.source is None:
-            raise ConfigError(f"--dataset {self.dataset} needs --source, the raw log's file or directory")
-        return absolute(self.source), load_schema(self.dataset)
+def _drift(options: Prepare, out: str) -> tuple[str, LogSchema]:
+    if options.source is not None:
+        raise ConfigError("--dataset drift generates its log; leave --source out")
+    Folder.at(out).check_writable()
+    return write_drift_log(options.drift, out), drift_schema(options.drift)
+
+
+def _raw_log(options: Prepare) -> tuple[str, LogSchema]:
+    if options.dataset == "drift":
+        raise ConfigError("--dataset drift generates its log: there is nothing to check")
+    if options.source is None:
+        raise ConfigError(f"--dataset {options.dataset} needs --source, the raw log's file or directory")
+    return absolute(options.source), load_schema(options.dataset)
 
 
 def check(source: str, schema: LogSchema) -> None:

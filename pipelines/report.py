@@ -3,21 +3,20 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from math import isnan
 from typing import Any
 
 import pandas as pd
-import tyro
 import yaml
 
 from diet_ray.evaluation.agreement import FEWEST
-from diet_ray.evaluation.cell import METHODS, REDUCED
+from diet_ray.evaluation.methods import METHODS, REDUCED
 from diet_ray.runs.run import Run
 from diet_ray.storage import Folder, file_at
 from pipelines.evaluate import with_spread
 from pipelines.inspection import reference_text
+from pipelines.options.report import Report
 from pipelines.reporting import charts
 from pipelines.reporting.page import figure, folded, page, table, text
 from pipelines.reporting.sizes import size_text
@@ -28,26 +27,12 @@ from pipelines.studies.ranking_table import ranking_agreement
 SPREAD = "Mean and standard deviation over seeds; LogLoss in small print."
 
 
-@dataclass(frozen=True)
-class Report:
-    """Write RUN/report.html: one page, readable offline, of all results of the run.
-
-    $ diet-ray report runs/globo
-
-    $ diet-ray report runs/globo --out globo.html
-    """
-
-    run: tyro.conf.Positional[str]
-    """Directory of a run."""
-    out: str | None = None
-    """File to write, or a folder to write report.html into; default: RUN/report.html."""
-
-    def __call__(self) -> None:
-        run = Run.read(self.run)
-        content = report(run).encode()
-        folder, name = file_at(self.out, "report.html") if self.out else (run.folder, "report.html")
-        folder.write(name, content)
-        console.print(f"{folder / name}: {size_text(len(content))}", soft_wrap=True)
+def execute(options: Report) -> None:
+    run = Run.read(options.run)
+    content = report(run).encode()
+    folder, name = file_at(options.out, "report.html") if options.out else (run.folder, "report.html")
+    folder.write(name, content)
+    console.print(f"{folder / name}: {size_text(len(content))}", soft_wrap=True)
 
 
 def report(run: Run) -> str:

@@ -6,12 +6,10 @@ test block.
 """
 
 import sys
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import pandas as pd
 import ray
-import tyro
 from rich.console import Console
 
 from actors.cells import evaluate_cell, trial_arrays
@@ -20,73 +18,30 @@ from actors.placement import Claim, Node, cluster_nodes, task_claim
 from actors.tasks import as_finished
 from actors.trials import SearchSetting
 from diet_ray import layout
-from diet_ray.config import FitConfig, upgrade_fit
+from diet_ray.config import upgrade_fit
 from diet_ray.errors import ConfigError, ResourceError, RunError
 from diet_ray.runs.run import Run, differences
 from diet_ray.storage import Folder
+from pipelines.options.search import Search
 from pipelines.runtime.command import run_command
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import Bars, bars, console
 from pipelines.runtime.run_access import log_of
 from pipelines.runtime.search_results import best_text, leaderboard, publish, ranked
-from pipelines.runtime.sweep import Scheduler, Searcher, Sweep, run_sweep, trial_records
+from pipelines.runtime.sweep import Sweep, run_sweep, trial_records
 from tune_spaces.space import Spaces, load_space
 
 SETTINGS = ("space", "scheduler", "searcher", "seeds", "seed", "threads")  # that trials must share
 
 
-@dataclass(frozen=True)
-class Search:
-    """Search a space of candidate architectures on the memory of a run.
-
-    $ diet-ray search --run runs/globo --space joint --samples 32
-
-    $ diet-ray search --run runs/globo --samples 32 --resume
-
-    $ diet-ray search --run runs/globo --space my_package.my_space --samples 100 --searcher optuna --name mine
-
-    Writes RUN/search/results.parquet, one row per trial, best.yaml, which `evaluate` and `train` take, and
-    tensorboard/ (to view it: `pip install tensorboard`).
-    """
-
-    run: str
-    """Directory of a run that has distilled all its blocks."""
-    space: str = "joint"
-    """joint, dcn, dcnv2, finalnet, finalmlp, wukong, or a module with SPACE (see tune_spaces)."""
-    samples: int = 32
-    """Number of candidates."""
-    scheduler: Scheduler = "asha"
-    """asha: stop trials below the best third after as many epochs; none: run every trial to its end."""
-    searcher: Searcher = "random"
-    """random, or optuna: learn from earlier trials."""
-    confirm: int = 3
-    """Number of best candidates to train on the subsequent block, too, and score on the test block."""
-    seeds: int = 1
-    """Seeds per trial and per confirmation; their mean counts."""
-    seed: int = 0
-    """Seed of the sampler."""
-    resume: bool = False
-    """Resume an interrupted search, or add samples to a finished one."""
-    name: str = "search"
-    """Folder of the search in the run directory."""
-    max_concurrent: int | None = None
-    """Most trials at a time; as many as fit the cluster if left out."""
-    threads: int = 1
-    """CPUs per trial."""
-    gpus: float | None = None
-    """Share of a GPU per trial; a quarter, where there are GPUs, if left out."""
-    data: str | None = None
-    """Directory of the prepared log, if it has moved since the run."""
-    fit: Annotated[FitConfig, tyro.conf.arg(name="")] = FitConfig()
-
-    def __call__(self) -> None:
-        for option in ("samples", "seeds", "threads"):
-            if getattr(self, option) < 1:
-                raise ConfigError(f"--{option} is {getattr(self, option)}; at least 1 is needed")
-        results = search(self)
-        out = Console()
-        out.print(leaderboard(results))
-        out.print(best_text(results), soft_wrap=True, markup=False)
+def execute(options: Search) -> None:
+    for option in ("samples", "seeds", "threads"):
+        if getattr(options, option) < 1:
+            raise ConfigError(f"--{option} is {getattr(options, option)}; at least 1 is needed")
+    results = search(options)
+    out = Console()
+    out.print(leaderboard(results))
+    out.print(best_text(results), soft_wrap=True, markup=False)
 
 
 def search(options: Search) -> pd.DataFrame:

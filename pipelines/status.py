@@ -4,46 +4,31 @@ import json
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from diet_ray.errors import RunError
 from diet_ray.runs.lease import holder_of
 from diet_ray.runs.run import Run
+from pipelines.options.status import Status
 from pipelines.runtime.command import run_command
 from pipelines.runtime.health import health
 
 
-@dataclass(frozen=True)
-class Status:
-    """Show the state of a stream: newest stage, lag, rows per second, drift, quarantine, who writes it.
-
-    $ diet-ray status runs/live
-
-    $ diet-ray status runs/live --json
-    """
-
-    run: tyro.conf.Positional[str]
-    """Directory of a run of `diet-ray stream`; it may be running."""
-    json: bool = False
-    """Print JSON instead of a table."""
-
-    def __call__(self) -> None:
-        state = status(Run.read(self.run))
-        if self.json:
-            print(json.dumps(state, indent=1, sort_keys=True))
-            return
-        shown = Table("", "", show_header=False)
-        state["closed_at"] = datetime.fromtimestamp(state["closed_at"], UTC).isoformat(" ", "seconds")
-        for name, value in state.items():
-            shown.add_row(name.replace("_", " "), _text(value))
-        Console().print(shown)
+def execute(options: Status) -> None:
+    state = status(Run.read(options.run))
+    if options.json:
+        print(json.dumps(state, indent=1, sort_keys=True))
+        return
+    shown = Table("", "", show_header=False)
+    state["closed_at"] = datetime.fromtimestamp(state["closed_at"], UTC).isoformat(" ", "seconds")
+    for name, value in state.items():
+        shown.add_row(name.replace("_", " "), _text(value))
+    Console().print(shown)
 
 
 def status(run: Run) -> dict[str, Any]:

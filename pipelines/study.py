@@ -2,18 +2,15 @@
 
 import inspect
 import sys
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import pandas as pd
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from diet_ray import layout
-from diet_ray.config import FitConfig
 from diet_ray.errors import ConfigError
-from diet_ray.models.registry import ARCHITECTURES
+from pipelines.options.study import Study
 from pipelines.runtime.candidates import listed, load_candidates
 from pipelines.runtime.command import run_command
 from pipelines.runtime.comparison import EvaluatedRun
@@ -26,48 +23,21 @@ from pipelines.studies.ranking_table import ranking_agreement
 Name = Literal["table3", "table4", "table5", "figure1", "figure3", "ratio", "reference", "ranking"]
 
 
-@dataclass(frozen=True)
-class Study:
-    """Run a study on a finished run; rerun to resume, finished cells are kept.
-
-    $ diet-ray study table3 --run runs/globo --seeds 5
-
-    $ diet-ray study table4 --run runs/globo --candidates dcn,finalnet
-
-    $ diet-ray study ranking --run runs/globo --seeds 2
-
-    table3: methods x architectures. table4: parts of the method switched off. table5: seconds and memory.
-    figure1: validation AUC along training. figure3: ratio x reference. ratio, reference: one of the two
-    alone. ranking: do candidates rank as after full training? Writes RUN/studies/NAME.parquet and NAME.json.
-    """
-
-    name: tyro.conf.Positional[Name]
-    """Which study."""
-    run: str
-    """Directory of a run that has distilled all its blocks."""
-    seeds: int = 3
-    """Number of seeds per cell: 0, 1, ..."""
-    candidates: str = ",".join(ARCHITECTURES)
-    """Comma list of architectures, package.module:Class, or YAML files; ranking draws its own."""
-    data: str | None = None
-    """Directory of the prepared log, if it has moved since the run."""
-    fit: Annotated[FitConfig, tyro.conf.arg(name="")] = FitConfig()
-
-    def __call__(self) -> None:
-        if self.seeds < 1:
-            raise ConfigError(f"--seeds is {self.seeds}; at least 1 is needed")
-        evaluated = EvaluatedRun.open(self.data or log_of(self.run), self.run)
-        recipe = STUDIES[self.name]
-        console.print(inspect.getdoc(recipe) or "", markup=False)
-        candidates = load_candidates(listed(self.candidates, "candidates"))
-        results = recipe(StudyContext(evaluated, candidates, self.seeds, self.fit))
-        write_table(evaluated.folder, layout.study(self.name), results)
-        out = Console(width=None if sys.stdout.isatty() else 160)
-        out.print(summary(results))
-        if self.name == "ranking":
-            agreement = ranking_agreement(results)
-            write_table(evaluated.folder, layout.study("ranking_agreement"), agreement)
-            out.print(plain_table(agreement, "Agreement with full training, test AUC"))
+def execute(options: Study) -> None:
+    if options.seeds < 1:
+        raise ConfigError(f"--seeds is {options.seeds}; at least 1 is needed")
+    evaluated = EvaluatedRun.open(options.data or log_of(options.run), options.run)
+    recipe = STUDIES[options.name]
+    console.print(inspect.getdoc(recipe) or "", markup=False)
+    candidates = load_candidates(listed(options.candidates, "candidates"))
+    results = recipe(StudyContext(evaluated, candidates, options.seeds, options.fit))
+    write_table(evaluated.folder, layout.study(options.name), results)
+    out = Console(width=None if sys.stdout.isatty() else 160)
+    out.print(summary(results))
+    if options.name == "ranking":
+        agreement = ranking_agreement(results)
+        write_table(evaluated.folder, layout.study("ranking_agreement"), agreement)
+        out.print(plain_table(agreement, "Agreement with full training, test AUC"))
 
 
 def summary(results: pd.DataFrame) -> Table:

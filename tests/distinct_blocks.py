@@ -15,7 +15,7 @@ from torch import nn
 from diet_ray import layout
 from diet_ray.config import InnerConfig, MethodConfig, OuterConfig, ReferenceConfig, RunConfig, TrainingConfig
 from diet_ray.log.dataset import FORMAT, MANIFEST, Block, Part, PreparedLog, plain_block
-from diet_ray.models.registry import HeadConfig
+from diet_ray.model_config import HeadConfig
 from diet_ray.storage import Folder
 
 FIELDS, TASKS = ("user", "item", "hour"), ("click", "like")

@@ -17,7 +17,8 @@ from diet_ray.evaluation import cell as cell_module
 from diet_ray.evaluation import probe as probe_module
 from diet_ray.evaluation import rehearsal_weight as weight_module
 from diet_ray.evaluation import trajectory as trajectory_module
-from diet_ray.evaluation.cell import METHODS, CellResult, Method, Setting, run_cell
+from diet_ray.evaluation.cell import CellResult, Setting, run_cell
+from diet_ray.evaluation.methods import METHODS, Method
 from diet_ray.evaluation.probe import probe_memory
 from diet_ray.evaluation.rehearsal_weight import JUDGES, WEIGHTS, rehearsal_scores
 from diet_ray.evaluation.trajectory import Point, full_trajectory, reduced_trajectory

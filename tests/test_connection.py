@@ -14,6 +14,10 @@ from actors import connection
 from actors.connection import cluster_started, connect, user_errors
 from actors.data import RayMapper
 from diet_ray.errors import DataError, ResourceError
+from diet_ray.log.dataset import PreparedLog
+from diet_ray.log.preparation.prepare import prepare
+from pipelines.options.prepare import Prepare
+from tests.shop_log import SHOP_YAML, shop_schema
 
 
 @contextmanager
@@ -175,6 +179,36 @@ def test_a_mapper_returns_results_in_order_and_the_first_users_error(
     with pytest.raises(DataError, match=r"^file 5 is damaged$"):
         mapper(work, [1, 5, 6], "squaring")
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_log_prepared_over_a_cluster_has_the_bytes_of_one_prepared_in_process(
+    ray_here: None, shop_log: Path, tmp_path: Path
+) -> None:
+    schema, source = shop_schema(), str(shop_log / "source")
+    prepare(schema, source, str(tmp_path / "out"), RayMapper())
+    in_process = shop_log / "out"
+    files = sorted(path.relative_to(in_process) for path in in_process.rglob("*") if path.is_file())
+    assert files == sorted(
+        path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*") if path.is_file()
+    )
+    for file in files:
+        assert (tmp_path / "out" / file).read_bytes() == (in_process / file).read_bytes(), file
+
+
+def test_a_small_log_is_prepared_in_this_process_and_a_large_one_over_a_cluster(
+    no_ray: None, shop_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop.yaml").write_text(SHOP_YAML)
+    source = shop_log / "source"
+    options = Prepare(str(tmp_path / "shop.yaml"), str(tmp_path / "out"), str(source))
+    size = sum(file.stat().st_size for file in source.iterdir())
+    monkeypatch.setattr("pipelines.prepare.IN_PROCESS_BYTES", size - 1)
+    with pytest.raises(AssertionError, match="was called with"):
+        options()
+    monkeypatch.setattr("pipelines.prepare.IN_PROCESS_BYTES", size)
+    options()
+    logs = [PreparedLog.open(str(folder / "out")) for folder in (tmp_path, shop_log)]
+    assert logs[0].fingerprint == logs[1].fingerprint
 
 
 def test_a_mapper_needs_no_cluster_before_its_first_item(no_ray: None) -> None:

@@ -80,7 +80,7 @@ def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_commands_parse(command: str, user_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, name, *words = shlex.split(command)
     monkeypatch.setattr(sys, "argv", ["diet-ray", name, *words])
-    options = getattr(import_module(COMMANDS[name].module), COMMANDS[name].name)
+    options = getattr(import_module(f"pipelines.options.{COMMANDS[name].module}"), COMMANDS[name].name)
     given = {"default": options.defaults()} if hasattr(options, "defaults") else {}
     tyro.cli(options, args=words, **given)
 

@@ -10,8 +10,9 @@ from diet_ray import layout
 from diet_ray.config import CandidateConfig, TrainingConfig
 from diet_ray.distillation.memory_update import new_reference
 from diet_ray.errors import ConfigError
-from diet_ray.evaluation.cell import METHODS, REDUCED, CellResult, Method, Setting, run_cell
+from diet_ray.evaluation.cell import CellResult, Setting, run_cell
 from diet_ray.evaluation.evaluator import Evaluator
+from diet_ray.evaluation.methods import METHODS, REDUCED, Method
 from diet_ray.log.batches import joined
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import Examples

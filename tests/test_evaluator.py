@@ -16,8 +16,9 @@ from diet_ray.distillation.scored_rows import LocalScorer, PartScorer
 from diet_ray.errors import RunError
 from diet_ray.evaluation import evaluator as evaluator_module
 from diet_ray.evaluation import rehearsal_weight as weight_module
-from diet_ray.evaluation.cell import Method, Setting, run_cell
+from diet_ray.evaluation.cell import Setting, run_cell
 from diet_ray.evaluation.evaluator import Evaluator
+from diet_ray.evaluation.methods import Method
 from diet_ray.evaluation.rehearsal_weight import rehearsal_scores
 from diet_ray.evaluation.trajectory import full_trajectory, reduced_trajectory
 from diet_ray.log.dataset import PreparedLog

@@ -13,8 +13,8 @@ from diet_ray.errors import ConfigError, DataError
 from diet_ray.log.preparation.prepare import prepare
 from diet_ray.log.schema import load_schema
 from diet_ray.log.stream.arrivals import DirectoryArrivals
+from diet_ray.log.stream.config import StreamConfig
 from diet_ray.log.stream.intake import Closed, Intake
-from diet_ray.log.stream.log import StreamConfig
 from diet_ray.log.stream.messages import Message, message_pieces
 from diet_ray.storage import Folder
 from tests.small_log import BLOCKS, encoded, filled, prepared, quarantine, small_schema, write_table

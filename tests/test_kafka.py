@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from actors.kafka import KafkaArrivals, KafkaConfig
+from actors.kafka import KafkaArrivals
 from diet_ray.errors import ConfigError, DataError
 from diet_ray.log.schema import LogSchema, parse_schema
 from diet_ray.log.stream.arrivals import Piece
-from diet_ray.log.stream.log import StreamConfig
+from diet_ray.log.stream.config import KafkaConfig, StreamConfig
 from diet_ray.log.stream.messages import MESSAGE_ROWS, Message, message_pieces
 from diet_ray.log.stream.partitions import Fetched
 from pipelines.runtime.recipe import Recipe

@@ -16,7 +16,7 @@ FORBIDDEN = {
 ROOMS = (
     ("errors", "seeding", "layout", "version"),
     ("strict", "storage"),
-    ("log",),
+    ("log", "model_config"),
     ("models",),
     ("config",),
     ("training",),

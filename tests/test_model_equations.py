@@ -14,13 +14,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from diet_ray.model_config import HeadConfig
 from diet_ray.models.dcn import DCN
 from diet_ray.models.dcnv2 import DCNv2
 from diet_ray.models.ensemble import Ensemble
 from diet_ray.models.finalmlp import FinalMLP
 from diet_ray.models.finalnet import FinalNet
 from diet_ray.models.mmoe import MMoE
-from diet_ray.models.registry import HeadConfig, ModelConfig, build_model
+from diet_ray.models.registry import ModelConfig, build_model
 from diet_ray.models.wukong import Wukong
 
 ROWS = 7

@@ -9,6 +9,7 @@ from torch import nn
 from torch.func import jvp
 
 from diet_ray.errors import ConfigError
+from diet_ray.model_config import BUILT_IN, HeadConfig
 from diet_ray.models.backbone import Backbone
 from diet_ray.models.base import train_mode
 from diet_ray.models.dcn import DCN
@@ -17,7 +18,7 @@ from diet_ray.models.examples import Examples, dense_params, loss_of, predict
 from diet_ray.models.finalmlp import FinalMLP
 from diet_ray.models.finalnet import FieldGate
 from diet_ray.models.mmoe import MMoE
-from diet_ray.models.registry import ARCHITECTURES, HeadConfig, ModelConfig, build_model
+from diet_ray.models.registry import ARCHITECTURES, ModelConfig, build_model
 from diet_ray.models.wukong import Wukong
 
 DIM = 32
@@ -122,6 +123,11 @@ def test_the_seed_decides_the_weights_and_leaves_the_global_state_alone() -> Non
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not all(torch.equal(a[k], c[k]) for k in a)
+
+
+def test_the_names_of_the_built_in_architectures() -> None:
+    """They are listed without their classes, for configs that import no PyTorch."""
+    assert tuple(ARCHITECTURES) == BUILT_IN
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -12,10 +12,11 @@ import pytest
 import diet_ray
 from actors.placement import ResourceConfig
 from diet_ray.errors import ConfigError, DataError, RunError
-from diet_ray.evaluation.cell import METHODS
+from diet_ray.evaluation.methods import METHODS
 from diet_ray.evaluation.rehearsal_weight import WEIGHTS
 from diet_ray.log.dataset import PreparedLog
-from diet_ray.log.drift import DriftConfig, drift_schema, write_drift_log
+from diet_ray.log.drift import drift_schema, write_drift_log
+from diet_ray.log.drift_config import DriftConfig
 from diet_ray.log.preparation.prepare import prepare
 from diet_ray.runs.run import Run
 from pipelines.distill import distill

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diet_ray.evaluation.cell import METHODS
+from diet_ray.evaluation.methods import METHODS
 from diet_ray.runs.run import Run
 from pipelines.report import Report, report
 from pipelines.reporting.charts import pareto_front

@@ -17,7 +17,7 @@ import diet_ray
 from actors.placement import ResourceConfig
 from diet_ray.config import OF_LOG, RunConfig
 from diet_ray.errors import ConfigError
-from diet_ray.log.stream.log import StreamConfig
+from diet_ray.log.stream.config import StreamConfig
 from diet_ray.runs.run import Run
 from pipelines.runtime.recipe import Recipe, load_recipe
 from pipelines.stream import Stream, stream

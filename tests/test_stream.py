@@ -14,7 +14,7 @@ import yaml
 from diet_ray import load_memory
 from diet_ray.errors import DataError, RunError
 from diet_ray.log.dataset import Block
-from diet_ray.log.stream.log import StreamConfig
+from diet_ray.log.stream.config import StreamConfig
 from diet_ray.runs.lease import Lease
 from diet_ray.runs.run import Run
 from diet_ray.storage import Folder

@@ -12,8 +12,9 @@ import pytest
 from diet_ray.errors import DataError
 from diet_ray.log.schema import LogSchema, parse_schema
 from diet_ray.log.stream.arrivals import DirectoryArrivals
+from diet_ray.log.stream.config import StreamConfig
 from diet_ray.log.stream.intake import Closed, Intake
-from diet_ray.log.stream.log import StreamConfig, StreamLog
+from diet_ray.log.stream.log import StreamLog
 from diet_ray.storage import Folder
 
 HOUR = 3600

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from diet_ray.errors import ConfigError
-from diet_ray.log.stream.log import StreamConfig
+from diet_ray.log.stream.config import StreamConfig
 from pipelines.runtime.recipe import Recipe
 from pipelines.stream import Stream, check_source, stream
 from tests.stream_log import publish, publish_all, write_log

@@ -10,7 +10,8 @@ from ray.tune.search.sample import Domain
 
 from diet_ray.config import CandidateConfig
 from diet_ray.errors import ConfigError
-from diet_ray.models.registry import HeadConfig, check_options
+from diet_ray.model_config import HeadConfig
+from diet_ray.models.registry import check_options
 from diet_ray.models.user_code import import_module
 from diet_ray.strict import config_error
 

@@ -5,10 +5,11 @@ learns the subsequent block for one epoch while it rehearses those rows, and the
 """
 
 import time
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from diet_ray.config import CandidateConfig, FitConfig, TrainingConfig
 from diet_ray.errors import ConfigError
+from diet_ray.evaluation.methods import REDUCED, WITHOUT_TABLES, Method
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import Examples
 from diet_ray.training.candidate import CandidateTraining
@@ -21,11 +22,6 @@ from diet_ray.training.learning import learn_block
 from diet_ray.training.metrics import Scores
 from diet_ray.training.recommender import Recommender
 from diet_ray.training.rehearsal import Rehearsal
-
-Method = Literal["cold", "warmup", "newest", "random", "kmeans", "el2n", "diet", "full"]
-METHODS: tuple[Method, ...] = get_args(Method)
-WITHOUT_TABLES = ("cold", "full")
-REDUCED = ("newest", "random", "kmeans", "el2n", "diet")
 
 
 class Setting(NamedTuple):

@@ -16,14 +16,8 @@ from diet_ray.distillation.memory import Memory, to_arrow
 from diet_ray.distillation.memory_update import memory_rows, memory_schema
 from diet_ray.distillation.scored_rows import LocalScorer, PartScorer
 from diet_ray.errors import RunError
-from diet_ray.evaluation.cell import (
-    REDUCED,
-    WITHOUT_TABLES,
-    CellResult,
-    Method,
-    Setting,
-    run_cell,
-)
+from diet_ray.evaluation.cell import CellResult, Setting, run_cell
+from diet_ray.evaluation.methods import REDUCED, WITHOUT_TABLES, Method
 from diet_ray.evaluation.rehearsal_weight import SEED, rehearsal_scores
 from diet_ray.evaluation.trajectory import Point, full_trajectory, reduced_trajectory
 from diet_ray.evaluation.trial import TrialData

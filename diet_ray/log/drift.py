@@ -6,19 +6,18 @@ the best AUC and LogLoss that any model could have are known.
 Shape suffixes: N rows, U users, V items, K tastes, T tasks.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field
 
 from diet_ray.errors import DataError
+from diet_ray.log.drift_config import DriftConfig
 from diet_ray.log.schema import LogSchema, parse_schema
 from diet_ray.seeding import numpy_generator
 from diet_ray.storage import Folder
-from diet_ray.strict import Strict
 
 Array = NDArray[np.float64]
 Ids = NDArray[np.int64]
@@ -42,30 +41,6 @@ USER_LEVELS = {
 }
 ITEM_LEVELS = {"video_type": 2, "upload_type": 10, "visible_status": 3, "music_type": 5, "tag": 60}
 FIELDS = ("user_id", "video_id", *USER_LEVELS, "author_id", *ITEM_LEVELS, "music_id", "tab")
-
-Positive = Annotated[int, Field(gt=0)]
-Kind = Literal["none", "gradual", "abrupt", "recurring", "churn"]
-
-
-class DriftConfig(Strict):
-    """Settings of the generated log; equal settings give the same log, bit for bit."""
-
-    rows: Annotated[int, Field(ge=1000)] = 200_000
-    """Rows of the log."""
-    users: Positive = 5_000
-    """Users; a quarter of them join while the log runs."""
-    items: Positive = 4_000
-    """Items, most of which appear while the log runs and fade with age."""
-    days: Annotated[int, Field(ge=5)] = 10
-    """Days that the log covers; the last two are the validation and the test block."""
-    kind: Kind = "gradual"
-    """How tastes turn: gradual and abrupt once, recurring there and back; churn: items change instead."""
-    strength: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """How far tastes turn; at 1 they end a quarter turn from where they began."""
-    tasks: Literal["nested", "independent"] = "nested"
-    """nested: a like is a long view, and a long view is a click."""
-    seed: int = 0
-    """Seed of the log."""
 
 
 def drift_schema(config: DriftConfig) -> LogSchema:

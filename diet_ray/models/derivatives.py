@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.func import jvp
 
 from diet_ray.errors import ConfigError
+from diet_ray.model_config import ModelConfig
 from diet_ray.models.examples import Examples, LossPerExample, Params, dense_params, loss_of
-from diet_ray.models.registry import ModelConfig, build_model
+from diet_ray.models.registry import build_model
 from diet_ray.models.user_code import describe
 
 ROWS = 2

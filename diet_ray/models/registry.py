@@ -2,13 +2,13 @@
 
 import inspect
 from collections.abc import Collection
-from typing import Annotated, Any, cast
+from typing import cast
 
 import torch
-from pydantic import Field
 from torch import nn
 
 from diet_ray.errors import ConfigError
+from diet_ray.model_config import ModelConfig
 from diet_ray.models.backbone import Architecture, build_backbone
 from diet_ray.models.base import RankingModel
 from diet_ray.models.dcn import DCN
@@ -18,7 +18,6 @@ from diet_ray.models.finalnet import FinalNet
 from diet_ray.models.mmoe import MMoE
 from diet_ray.models.user_code import import_named
 from diet_ray.models.wukong import Wukong
-from diet_ray.strict import Strict
 
 ARCHITECTURES: dict[str, Architecture] = {
     "dcn": DCN,
@@ -27,35 +26,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     "finalmlp": FinalMLP,
     "wukong": Wukong,
 }
-
-Size = Annotated[int, Field(gt=0)]
-
-
-class HeadConfig(Strict):
-    """Size of the common MMoE head."""
-
-    experts: Size = 4
-    """Experts, shared by the tasks."""
-    expert_hidden: Annotated[tuple[Size, ...], Field(min_length=1)] = (128, 64)
-    """Layer widths of each expert."""
-    gate_hidden: tuple[Size, ...] = ()
-    """Layer widths of each gate below its softmax; none: a linear gate."""
-    tower_hidden: tuple[Size, ...] = (64,)
-    """Layer widths of each task's tower below its logit."""
-
-
-class ModelConfig(Strict):
-    """An architecture: a name of ARCHITECTURES or `package.module:Class`, and its keyword options.
-
-    What a class of the user's own must be is diet_ray.models.backbone.Backbone.
-    """
-
-    name: str = "dcn"
-    """Architecture: dcn, dcnv2, finalnet, finalmlp, wukong, or `package.module:Class`."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the architecture."""
-    head: HeadConfig = HeadConfig()
-    """The multi-task head above it."""
 
 
 def build_model(config: ModelConfig, *, fields: int, dim: int, tasks: int, seed: int) -> RankingModel:

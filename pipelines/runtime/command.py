@@ -4,11 +4,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import tyro
 from pydantic import ValidationError
 
+from diet_ray.config import RENAMED_KEYS
 from diet_ray.errors import ConfigError, DietError
 from diet_ray.strict import config_error
 from pipelines.runtime.progress import console
@@ -86,8 +88,6 @@ def _text(name: Any) -> str:
 
 def refuse_renamed(words: Sequence[str]) -> None:
     """ConfigError where an option has the name of an earlier version, with the name it has now."""
-    from diet_ray.config import RENAMED_KEYS  # imports PyTorch
-
     for word in words:
         if word == "--":
             return
@@ -102,7 +102,7 @@ def refuse_renamed(words: Sequence[str]) -> None:
 def option(name: str, argv: Sequence[str] | None = None) -> str | None:
     """The value of an option that decides the defaults of the others, before all are read."""
     words = list(sys.argv[1:] if argv is None else argv)
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         if word == name:
             return following
         if word.startswith(f"{name}="):

@@ -12,7 +12,7 @@ from actors.tasks import as_finished
 from diet_ray import layout
 from diet_ray.config import CandidateConfig, FitConfig, RunConfig, upgrade_fit
 from diet_ray.errors import RunError
-from diet_ray.evaluation.cell import METHODS, REDUCED, Method
+from diet_ray.evaluation.methods import METHODS, REDUCED, Method
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.storage import Folder, absolute
 from diet_ray.training.candidate_setup import new_candidate

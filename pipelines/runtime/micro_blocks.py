@@ -8,8 +8,8 @@ from typing import NamedTuple
 from diet_ray import layout
 from diet_ray.config import RunConfig
 from diet_ray.log.dataset import Block
+from diet_ray.log.stream.config import StreamConfig
 from diet_ray.log.stream.intake import Closed, Intake
-from diet_ray.log.stream.log import StreamConfig
 from diet_ray.runs.metrics import StreamMetrics
 from diet_ray.runs.run import Run
 from diet_ray.runs.stage import Budget

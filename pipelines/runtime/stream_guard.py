@@ -8,7 +8,7 @@ import ray
 from actors.connection import user_errors
 from diet_ray.errors import DataError
 from diet_ray.log.dataset import Block
-from diet_ray.log.stream.log import StreamConfig
+from diet_ray.log.stream.config import StreamConfig
 from diet_ray.runs.metrics import MeanScores
 from diet_ray.runs.run import Run
 from diet_ray.training.metrics import Scores

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import ray
 from fsspec.implementations.local import LocalFileSystem
@@ -26,11 +26,9 @@ from diet_ray.errors import ConfigError
 from diet_ray.evaluation.trial_record import TrialRecord
 from diet_ray.seeding import derived_seed, numpy_generator
 from diet_ray.storage import Folder
+from pipelines.options.search import Scheduler, Searcher
 from pipelines.runtime.progress import Bar, console
 from tune_spaces.space import Spaces, sample
-
-Scheduler = Literal["asha", "none"]
-Searcher = Literal["random", "optuna"]
 
 
 class Sweep(NamedTuple):

@@ -11,7 +11,7 @@ from actors.placement import ResourceConfig, cluster_nodes, task_claim
 from actors.tasks import as_finished
 from diet_ray import layout
 from diet_ray.config import CandidateConfig, FitConfig, RunConfig
-from diet_ray.evaluation.cell import Method
+from diet_ray.evaluation.methods import Method
 from diet_ray.runs.reference_reuse import REFERENCE_KEYS
 from diet_ray.runs.run import Run
 from pipelines.distill import distill

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from diet_ray.config import RunConfig
-from diet_ray.evaluation.cell import METHODS, Method
+from diet_ray.evaluation.methods import METHODS, Method
 from diet_ray.models.registry import ARCHITECTURES
 from pipelines.studies.context import StudyContext
 from pipelines.studies.ranked_candidates import ranked_candidates, weak_candidates

@@ -3,7 +3,7 @@
 from typing import Any
 
 from diet_ray.config import CandidateConfig
-from diet_ray.models.registry import HeadConfig
+from diet_ray.model_config import HeadConfig
 from diet_ray.seeding import numpy_generator
 from tune_spaces.space import load_space, sample
 

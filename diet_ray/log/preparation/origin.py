@@ -27,6 +27,12 @@ def raw_files(schema: LogSchema, source: str, out: str | None = None) -> list[st
     return raw
 
 
+def raw_bytes(schema: LogSchema, source: str, out: str | None = None) -> int:
+    """Bytes of the log's files, as they lie there: compressed where they are."""
+    files = [file_at(path, "") for path in raw_files(schema, source, out)]
+    return sum(folder.fs.size(folder / name) for folder, name in files)
+
+
 def unread_files(schema: LogSchema, source: str, out: str | None = None) -> list[str]:
     """Names of visible files below the source that are not read; none where the source is gone."""
     folder = Folder.at(source)

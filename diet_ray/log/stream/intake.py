@@ -21,8 +21,8 @@ from diet_ray.log.encoding import block_of, write_part
 from diet_ray.log.normalise import EVENT
 from diet_ray.log.schema import HashedConfig, LogSchema
 from diet_ray.log.stream.arrivals import NO_ROWS, Arrivals, Piece, behind, up_to
+from diet_ray.log.stream.config import StreamConfig
 from diet_ray.log.stream.intake_state import IntakeState, Taken
-from diet_ray.log.stream.log import StreamConfig
 from diet_ray.log.vocabulary import Encoder, HashedEncoder, Vocabulary, counted
 from diet_ray.storage import FileStamp, Folder
 

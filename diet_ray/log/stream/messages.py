@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +15,8 @@ from diet_ray.log.normalise import normalise
 from diet_ray.log.schema import LogSchema
 from diet_ray.log.source import Chunk
 from diet_ray.log.stream.arrivals import NO_PLACES, NO_ROWS, Piece, behind
+from diet_ray.log.stream.config import Coding
 
-Coding = Literal["json", "arrow"]
 MESSAGE_ROWS = 1_000_000  # row r (from 1) of the message with offset o has the place o * MESSAGE_ROWS + r
 
 
