@@ -5,19 +5,26 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import torch.distributed as dist
 
-from actors.placement import ResourceConfig
+from actors.placement import Claim, ResourceConfig
 from actors.progress import Event
-from actors.reference_group import Order, ReferenceGroup
+from actors.reference_group import GroupSetting, Order, ReferenceGroup, work
 from diet_ray.errors import DataError, ResourceError
+from diet_ray.runs.reference import ReferenceTrainer
 from diet_ray.runs.run import Run
+from diet_ray.runs.state import RunState
+from diet_ray.storage import Folder
+from diet_ray.training.checkpoints.manifest import Manifest
 from pipelines.distill import distill
+from tests.distinct_blocks import SMALL, write_distinct_blocks
 from tests.tiny_run import TINY
 
 
@@ -71,6 +78,62 @@ def test_workers_that_are_lost_for_good_end_the_call() -> None:
     desk.ended = ResourceError("lost too often")
     with pytest.raises(ResourceError, match="lost too often"):
         list(desk.train(1))
+
+
+class FakeCall:
+    """A remote method that runs here."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self.remote = method
+
+
+class Orders:
+    """A desk with a list of orders; after the last one it is gone, as when the run ends."""
+
+    def __init__(self, *orders: Order) -> None:
+        self.orders, self.answers = list(orders), list[tuple[int, Event]]()
+        self.next_order, self.answer = FakeCall(self._next), FakeCall(self._answer)
+
+    def _next(self, after: int) -> Order | None:
+        if after == len(self.orders):
+            raise ConnectionError("the actor is gone")
+        return self.orders[after]
+
+    def _answer(self, number: int, event: Event) -> None:
+        self.answers.append((number, event))
+
+
+def test_a_worker_carries_out_orders_as_the_one_reference_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after an order that failed, and one whose checkpoint others wrote."""
+    log = write_distinct_blocks(tmp_path / "log")
+    monkeypatch.setattr("actors.reference_group.ray.get", lambda value: value)
+    monkeypatch.setattr("actors.reference_group.REPORT_EVERY", 100)
+    place = (str(tmp_path / "log"), str(tmp_path / "run"), SMALL.model_dump(mode="json"))
+    desk = Orders(
+        Order(1, "train", 2),  # there is no checkpoint of stage 1 yet
+        Order(2, "train", 1),
+        Order(3, "progressive", 2),
+        Order(4, "train", 2),
+    )
+    dist.init_process_group("gloo", f"file://{tmp_path}/group", timedelta(seconds=60), 1, 0)
+    try:
+        setting = GroupSetting(1, Claim(0, 0), threads=1, full_every=1)
+        with pytest.raises(ConnectionError):
+            work({"place": place, "setting": setting, "desk": desk})
+    finally:
+        dist.destroy_process_group()
+    own = ReferenceTrainer(RunState(log, Folder.at(str(tmp_path / "own")), SMALL), full_every=1)
+    first, scores, second = own.train(1), own.progressive(2), own.train(2)
+    ended = {number: event for number, event in desk.answers if event.kind != "progress"}
+    assert ended[1].kind == "failed" and "reference/0001" in str(ended[1].value)
+    assert [ended[number].value for number in (2, 3, 4)] == [first, scores, second]
+    for order, rows in ((2, 160), (4, 140)):
+        events = [e.value for number, e in desk.answers if number == order and e.kind == "progress"]
+        assert sum(events) == rows and len(events) == 2
+    (*_, manifest) = (Manifest.read(Folder.at(str(tmp_path / "run")), stage) for stage in (1, 2))
+    assert manifest and manifest.increments == 0
 
 
 def memories(run: Path) -> dict[str, bytes]:
