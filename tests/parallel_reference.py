@@ -15,7 +15,11 @@ import torch
 import torch.distributed as dist
 
 from diet_ray.config import ReferenceConfig, RunConfig
+from diet_ray.distillation.replicas import averaged
+from diet_ray.distillation.unroll import Adam, MetaGradient, meta_gradient
 from diet_ray.log.dataset import PreparedLog
+from diet_ray.models.examples import Examples, dense_params, loss_of
+from diet_ray.models.registry import ModelConfig, build_model
 from diet_ray.runs.reference import ReferenceTrainer
 from diet_ray.runs.state import RunState
 from diet_ray.storage import Folder
@@ -40,6 +44,27 @@ def trainer(log: Path, run: Path, peers: Peers = ALONE) -> ReferenceTrainer:
     return ReferenceTrainer(RunState(PreparedLog.open(str(log)), Folder.at(str(run)), CONFIG), peers=peers)
 
 
+def own_meta_gradient(peers: Peers) -> tuple[MetaGradient, float]:
+    """Of a replica with its part of 37 targets, and the replica's weight."""
+    config = ModelConfig(name="dcn", options={"hidden": [6]}, head=HEAD)
+    model = build_model(config, fields=3, dim=4, tasks=2, seed=0)
+    draw = torch.Generator().manual_seed(0)
+    emb_NFD, logit_NT = torch.randn(50, 3, 4, generator=draw), torch.randn(50, 2, generator=draw)
+    targets = Examples(torch.randn(37, 3, 4, generator=draw), torch.rand(37, 2, generator=draw))
+    part, weight = peers.share(targets.rows)
+    gradient = meta_gradient(
+        loss_of(model),
+        dense_params(model),
+        emb_NFD=emb_NFD,
+        logit_NT=logit_NT,
+        order_SB=torch.randint(50, (4, 6), generator=draw),
+        window=2,
+        optimiser=Adam(0.01),
+        targets=targets.take(part),
+    )
+    return gradient, weight
+
+
 def work(folder: Path, rank: int) -> None:
     """For each number of processes: learn two blocks; resume after the first with a checkpoint of others."""
     torch.set_num_threads(1)
@@ -56,6 +81,8 @@ def work(folder: Path, rank: int) -> None:
         stamps = again.train(2)[0]
         resumed = trainer(folder / "log", folder / f"of-{size}-after-1", peers)
         resumed.train(2)
+        meta = averaged(*own_meta_gradient(peers), peers)
+        torch.save(meta._asdict(), folder / f"meta-{size}-{rank}")
         if rank == 0:
             (folder / f"losses-{size}").write_text(repr(losses))
             (folder / f"stamps-{size}").write_text(repr([tuple(stamp) for stamp in stamps]))

@@ -7,7 +7,7 @@ import pytest
 
 from diet_ray import layout
 from diet_ray.errors import RunError
-from diet_ray.log.stream.log import StreamConfig
+from diet_ray.log.stream.config import StreamConfig
 from diet_ray.runs.run import Run
 from diet_ray.training.checkpoints.manifest import checkpoint_stages
 from diet_ray.training.checkpoints.restoring import restore

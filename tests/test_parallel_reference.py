@@ -11,10 +11,13 @@ import sys
 from ast import literal_eval
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
+from diet_ray.distillation.replicas import averaged
+from diet_ray.distillation.unroll import MetaGradient
 from diet_ray.runs.reference import ReferenceTrainer
 from diet_ray.storage import FileStamp
 from diet_ray.training.checkpoints.restoring import restore
@@ -22,7 +25,7 @@ from diet_ray.training.parallel.batch_norm import SharedBatchNorm
 from diet_ray.training.parallel.peers import ALONE, Peers
 from diet_ray.training.recommender import Recommender
 from tests.distinct_blocks import write_distinct_blocks
-from tests.parallel_reference import SIZES, trainer
+from tests.parallel_reference import SIZES, own_meta_gradient, trainer
 from tests.stored_checkpoint import state_of
 
 TOLERANCE = 1e-10
@@ -103,6 +106,37 @@ def test_any_number_of_processes_continues_from_the_checkpoint_of_any_other(fold
     alone: ReferenceTrainer = trainer(folder / "log", folder / f"alone-after-{size}")
     alone.train(2)
     assert_close(expected, alone.reference)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_replicas_of_the_distiller_average_to_the_meta_gradient_over_all_targets(
+    folder: Path, size: int
+) -> None:
+    whole, weight = own_meta_gradient(ALONE)
+    assert weight == 1 and whole.emb_NFD.abs().max() > 1e-5
+    found = [torch.load(folder / f"meta-{size}-{rank}") for rank in range(size)]
+    for name, value in whole._asdict().items():
+        torch.testing.assert_close(found[0][name], value, rtol=1e-9, atol=1e-15)
+        assert all(
+            torch.equal(torch.as_tensor(each[name]), torch.as_tensor(found[0][name])) for each in found
+        )
+
+
+def test_replicas_with_inner_loops_of_their_own_count_rows_that_one_of_them_drew() -> None:
+    class Both(NamedTuple):
+        sent: list[Any]
+
+        def gather(self, item: Any) -> list[Any]:
+            return [*self.sent, item]
+
+    rows = [torch.tensor([1, 4]), torch.tensor([4, 9])]
+    first, second = (
+        MetaGradient(r, torch.ones(2, 3, 4) * n, torch.ones(2, 2), n) for n, r in ((2, rows[0]), (6, rows[1]))
+    )
+    others: Any = Both([(first.rows_N, first.emb_NFD, first.logit_NT, first.outer_loss, 0.25)])
+    mean = averaged(second, 0.75, others)
+    assert mean.rows_N.tolist() == [1, 4, 9] and mean.outer_loss == 5
+    assert mean.emb_NFD[:, 0, 0].tolist() == [0.5, 5, 4.5] and mean.logit_NT[:, 1].tolist() == [0.25, 1, 0.75]
 
 
 def test_shares_cover_a_batch_and_their_weights_its_mean() -> None:
