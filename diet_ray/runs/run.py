@@ -13,6 +13,7 @@ from diet_ray.runs.records import RecordChain, StageRecord, sha256
 from diet_ray.storage import FileStamp, Folder
 from diet_ray.stored_config import OF_LOG, upgrade_config
 from diet_ray.strict import differences
+from diet_ray.training.checkpoints.manifest import Manifest
 
 
 class Run:
@@ -103,10 +104,16 @@ class Run:
     def verify(self, stage: int) -> None:
         """Check every file of a committed stage against its record; RunError names the first that differs.
 
-        Folders that a stream has removed by its policy are not missed.
+        Files of earlier stages that its checkpoint builds on are checked, too. Folders that a stream has
+        removed by its policy are not missed.
         """
         for stamp in self.records[stage - 1].files:
             if not is_removed(self.folder, self.config, stage, self.stage, stamp.path):
+                self._check(stage, stamp)
+        own = layout.stage_folder("reference", stage)
+        manifest = Manifest.read(self.folder, stage)
+        for stamp in manifest.files if manifest else ():
+            if not stamp.path.startswith(f"{own}/"):
                 self._check(stage, stamp)
 
     def check_start(self, stage: int) -> None:
