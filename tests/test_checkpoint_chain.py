@@ -9,6 +9,7 @@ from diet_ray import layout
 from diet_ray.errors import RunError
 from diet_ray.log.stream.config import StreamConfig
 from diet_ray.runs.run import Run
+from diet_ray.runs.verification import verify_run
 from diet_ray.training.checkpoints.manifest import checkpoint_stages
 from diet_ray.training.checkpoints.restoring import restore
 from diet_ray.training.checkpoints.stored import StoredCheckpoint
@@ -98,6 +99,26 @@ def test_a_stream_keeps_what_its_checkpoints_build_on(run: Run, tmp_path: Path) 
     for stage in (1, 2, 3):
         shutil.rmtree(tmp_path / layout.stage_folder("reference", stage))
     assert same_state(after(run, 5), after(Run.open(str(tmp_path), CONFIG), 5))
+
+
+def test_verification_misses_what_a_kept_checkpoint_builds_on(tmp_path: Path) -> None:
+    """But not the checkpoints of old stages that none builds on."""
+    policy = StreamConfig(keep_last=2).model_dump(mode="json")
+    run, learner = Run.open(str(tmp_path), {**CONFIG, "stream": policy}), recommender()
+    for stage in range(1, STAGES + 1):
+        stage_of(run, learner, stage)
+    for stage in (1, 2, 3):
+        shutil.rmtree(tmp_path / layout.stage_folder("reference", stage))
+    assert not verify_run(str(tmp_path)).faults
+    stage_of(run, learner, STAGES + 1)  # an increment over the fourth
+    shutil.rmtree(tmp_path / layout.stage_folder("reference", 4))
+    faults = verify_run(str(tmp_path)).faults
+    assert {(fault.stage, fault.problem) for fault in faults} == {(4, "is missing")}
+    assert {fault.path.split("/")[2] for fault in faults} == {
+        "checkpoint.json",
+        "dense.safetensors",
+        "rows-0-0000.safetensors",
+    }
 
 
 def test_a_run_of_version_0_1_gets_a_full_checkpoint_and_then_increments(tmp_path: Path) -> None:

@@ -101,6 +101,13 @@ def checkpoint_stages(folder: Folder, stage: int) -> frozenset[int]:
     return frozenset({stage} | (manifest.stages if manifest else set()))
 
 
+def built_on(folder: Folder, stage: int) -> list[FileStamp]:
+    """The files of earlier stages that the checkpoint of a stage builds on; RunError as Manifest.read."""
+    own, manifest = layout.stage_folder("reference", stage), Manifest.read(folder, stage)
+    stamps = manifest.files if manifest else ()
+    return [stamp for stamp in stamps if not stamp.path.startswith(f"{own}/")]
+
+
 def is_due(every: FullEvery, before: Manifest | None, table_rows: Sequence[int], changed_rows: int) -> bool:
     """Whether a full checkpoint is due, where an increment would have `changed_rows`.
 
