@@ -16,10 +16,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,kafka,optuna]'
 	touch $@
 
-# A generated log, its memory, and what candidates learn from it: minutes on two cores.
+# A generated log, its memory, and what candidates learn from it: two minutes on two cores.
 demo: setup
 	rm -rf $(DEMO)
-	$(BIN)/diet-ray prepare --dataset drift --drift.rows 150000 --out $(DEMO)/log
+	$(BIN)/diet-ray prepare --dataset drift --drift.rows 60000 --out $(DEMO)/log
 	$(BIN)/diet-ray distill --config demo --data $(DEMO)/log --run $(DEMO)/run
 	$(BIN)/diet-ray inspect $(DEMO)/run
 	$(BIN)/diet-ray evaluate --run $(DEMO)/run --methods warmup,random,diet,full --candidates dcn,finalnet --seeds 2
@@ -54,9 +54,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# docs/configuration.md, from the config classes.
+# docs/configuration.md from the config classes, then the site in build/site.
 docs: setup
 	PYTHONPATH=. $(BIN)/python docs/generate_configuration.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict -f docs/site/mkdocs.yml
 
 clean:
 	rm -rf build *.egg-info $(DEMO)

@@ -13,9 +13,11 @@ from diet_ray.config import CandidateConfig, FitConfig, RunConfig
 from diet_ray.evaluation.cell import CellResult
 from diet_ray.evaluation.evaluator import Evaluator
 from diet_ray.evaluation.export import write_model
-from diet_ray.evaluation.memory_probe import judged
+from diet_ray.evaluation.judges.prequential import JUDGES, Judging
+from diet_ray.evaluation.judges.record import JudgeRecord, judged_to_the_end
 from diet_ray.evaluation.methods import Method
 from diet_ray.evaluation.trajectory import Point
+from diet_ray.evaluation.verdicts import memory_probe
 from diet_ray.runs.state import RunState
 from diet_ray.storage import Folder
 
@@ -45,7 +47,7 @@ def evaluate_cell(
 @ray.remote(num_cpus=THREADS, max_retries=2)
 def judge_memory(data: str, run: str, config: dict[str, Any], seeds: int) -> str:
     """The verdict on the newest memory."""
-    return judged(evaluator(data, run, config), seeds)
+    return memory_probe.judged(evaluator(data, run, config), seeds)
 
 
 @ray.remote(num_cpus=THREADS, max_retries=2)
@@ -85,6 +87,21 @@ def train_candidate(
     recommender, result = own.run_cell("diet", candidate, seed, fit)
     provenance = {"seed": seed, "fit": fit.model_dump(mode="json"), **own.provenance()}
     write_model(Folder.at(out), recommender, candidate, own.log, result, provenance)
+
+
+@ray.remote(num_cpus=THREADS, max_retries=2)
+def judge_candidate(
+    data: str,
+    run: str,
+    config: dict[str, Any],
+    judges: tuple[str, ...],
+    candidate: CandidateConfig,
+    seed: int,
+) -> list[JudgeRecord]:
+    """What each judge has found out about a candidate that nobody stops."""
+    wanted = any(JUDGES[name].needs_reference for name in judges)
+    setting = evaluator(data, run, config).judge_setting(with_reference=wanted)
+    return [judged_to_the_end(Judging(name, JUDGES[name], setting, candidate, seed), seed) for name in judges]
 
 
 @ray.remote(num_cpus=THREADS, max_retries=2)

@@ -15,7 +15,9 @@ import ray
 
 from diet_ray import errors
 from diet_ray.errors import DietError, ResourceError
+from diet_ray.models.user_code import own_modules
 
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs
 TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
 # What a task ends with, after Ray's own attempts, where the machines have too little memory or disk.
 EXHAUSTED = (
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 ANSWER_S = 5.0  # a cluster's port answers in milliseconds, across regions in tenths of a second
 HEALTH_S = 30.0
+STARTS = 2  # attempts to start Ray here
+SLOW_START = "timed out during startup"  # what Ray says of a raylet that does not answer within 30 s
 SHORT_TEMP = "/tmp/ray"
 SOCKET_BYTES = 107  # longest path of a Unix socket
 # As long as what Ray puts below its folder: a session with a process id of seven digits, and a socket in it.
@@ -39,8 +43,10 @@ LONGEST_SOCKET = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_stor
 def connect() -> dict[str, float]:
     """Join the cluster of RAY_ADDRESS or of `ray start` here, else start Ray; return the cluster's resources.
 
-    Raises ResourceError, within a minute, where RAY_ADDRESS names a cluster that does not answer or that this
-    process may not join.
+    The user's own modules that have been imported by now go to its workers.
+
+    Raises ResourceError where Ray does not start here, or, within a minute, where RAY_ADDRESS names a cluster
+    that does not answer or that this process may not join.
     """
     if ray.is_initialized():
         return ray.cluster_resources()
@@ -53,15 +59,39 @@ def connect() -> dict[str, float]:
         "log_to_driver": False,
         "logging_level": logging.WARNING,
     }
+    # A job brings its working directory; of what else is started here, other nodes know nothing.
+    if JOB_CONFIG not in os.environ and (modules := own_modules()):
+        options["runtime_env"] = {"py_modules": modules}
     if address == "local":
-        ray.init(address=address, _temp_dir=_temp_folder(), **options)
+        _start(options)
         return ray.cluster_resources()
     try:
         ray.init(address=address, **options)
     except Exception as refused:
         # Whatever Ray says here (no cluster, another version, no token) is about the address.
-        raise _unreachable(re.split(r"\n|(?<=\.) ", str(refused).strip())[0].rstrip(".")) from refused
+        raise _unreachable(_first_sentence(refused)) from refused
     return ray.cluster_resources()
+
+
+def _start(options: dict[str, Any]) -> None:
+    """Start Ray here, a second time where the machine was too busy; ResourceError where it does not start."""
+    for attempt in range(STARTS):
+        try:
+            ray.init(address="local", _temp_dir=_temp_folder(), **options)
+            return
+        except Exception as failed:
+            reason = _first_sentence(failed)
+            if attempt < STARTS - 1 and SLOW_START in reason:
+                logger.warning("%s; trying again", reason)
+                continue
+            raise ResourceError(
+                f"Ray does not start on this machine: {reason}; free memory and disk or wait until the "
+                "machine is less busy, then rerun the same command"
+            ) from failed
+
+
+def _first_sentence(error: Exception) -> str:
+    return re.split(r"\n|(?<=\.) ", str(error).strip())[0].rstrip(".")
 
 
 def cluster_started() -> bool:

@@ -1,12 +1,12 @@
 """The configuration of a distillation: every open choice of the method is a key here."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from diet_ray.errors import ConfigError
 from diet_ray.model_config import BUILT_IN, ModelConfig
+from diet_ray.stored_config import RENAMED_KEYS, section_of
 from diet_ray.strict import Strict
 
 Positive = Annotated[int, Field(gt=0)]
@@ -14,16 +14,6 @@ Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 QuotaRule = Literal["equal", "sqrt", "proportional"]
 TargetLabels = Literal["teacher", "real"]
-
-OF_LOG = ("log", "fingerprint", "stream")  # keys of a run's config.yaml that are not those of RunConfig
-# Keys of RunConfig that had another name up to version 0.1: path of the old key -> new name.
-RENAMED_KEYS = {
-    "width": "dim",
-    "reference.beside": "ensemble",
-    "method.boundary.percentile": "quantile",
-    "method.boundary.width": "span",
-    "method.boundary.carry": "realign",
-}
 
 
 class BoundaryConfig(Strict):
@@ -267,13 +257,6 @@ class RunConfig(Strict):
     def _no_renamed_key(cls, value: Any) -> Any:
         for path, new in RENAMED_KEYS.items():
             *parents, old = path.split(".")
-            if old in section(value, parents):
+            if old in section_of(value, parents):
                 raise ValueError(f"{path} is now called {'.'.join([*parents, new])}")
         return value
-
-
-def section(value: Any, parents: list[str]) -> Any:
-    """The mapping below `parents`; an empty one where there is none."""
-    for parent in parents:
-        value = value.get(parent, {}) if isinstance(value, Mapping) else {}
-    return value if isinstance(value, Mapping) else {}

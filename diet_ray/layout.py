@@ -6,7 +6,9 @@ blocks/0003/block.json part-*.parquet   encoded rows (of a stream; a prepared lo
 vocabulary/0003/FIELD.parquet           ids first seen in the stage
 events/0003/events.parquet              event ids of the stage
 quarantine/0003/REASON-0.parquet        rows that were set aside
-reference/0003/checkpoint.safetensors   the reference after the stage
+reference/0003/checkpoint.json          the reference after the stage: its files, and those it builds on
+reference/0003/dense.safetensors rows-0-0000.safetensors
+reference/0003/trained.json             mark that its training has finished; the stage may be uncommitted
 memory/0003/memory.parquet              the distilled data; memory/latest.json names the newest
 evaluation/ studies/                    cells, tables, runs of studies
 search/                                 a search; its name is the user's choice
@@ -17,6 +19,8 @@ import re
 CONFIG = "config.yaml"
 LOG_LOCATION = "log.json"
 LEASE = "lease.json"
+RECORDS = "stages"
+RAY_TRAIN = "ray_train"  # folder that Ray Train wants for itself; nothing in it is read
 STREAM_MANIFEST = "stream.json"
 LATEST_MEMORY = "memory/latest.json"
 REPORT = "report.html"
@@ -41,11 +45,31 @@ def stage_number(folder: str) -> int | None:
 
 
 def record(stage: int) -> str:
-    return f"stages/{stage:04d}.json"
+    return f"{RECORDS}/{stage:04d}.json"
 
 
 def checkpoint(stage: int) -> str:
+    """The manifest of a checkpoint."""
+    return f"reference/{stage:04d}/checkpoint.json"
+
+
+def checkpoint_dense(stage: int) -> str:
+    return f"reference/{stage:04d}/dense.safetensors"
+
+
+def checkpoint_rows(stage: int, writer: int, number: int) -> str:
+    """A file of table rows, one of those of a writing process."""
+    return f"reference/{stage:04d}/rows-{writer}-{number:04d}.safetensors"
+
+
+def single_file_checkpoint(stage: int) -> str:
+    """A checkpoint as version 0.1 wrote it."""
     return f"reference/{stage:04d}/checkpoint.safetensors"
+
+
+def trained(stage: int) -> str:
+    """The mark that training of a stage has finished."""
+    return f"reference/{stage:04d}/trained.json"
 
 
 def memory(stage: int) -> str:
@@ -66,6 +90,11 @@ def vocabulary(block: str, field: str) -> str:
     return f"vocabulary/{block}/{field}.parquet"
 
 
+def side_table(number: int) -> str:
+    """A side table as it was joined, of a prepared log or of an exported model."""
+    return f"side/{number}.parquet"
+
+
 def events(stage: int) -> str:
     return f"events/{stage:04d}/events.parquet"
 
@@ -82,6 +111,15 @@ def quarantined_chunk(name: str) -> str:
 def scores(stage: int) -> str:
     """Folder of the EL2N scores of a stage's block, kept for studies and the EL2N baseline."""
     return f"studies/scores/{stage:04d}"
+
+
+# Below the folder of an exported model.
+MODEL_SCHEMA = "schema.yaml"
+
+
+def model_vocabulary(field: str) -> str:
+    """The ids that the table of a field knows."""
+    return f"vocabulary/{field}.parquet"
 
 
 CELLS = "evaluation/cells"
@@ -123,6 +161,30 @@ def trajectory(method: str, candidate: str, seed: int) -> str:
     return f"studies/trajectories/{method}-{candidate}-{seed}.json"
 
 
+# Below the folder of a truth experiment.
+TRUTH_CELLS = "cells"
+TRUTH_RESULTS = "truth"  # .parquet and .json
+
+
+def full_training(candidate: str, seed: int) -> str:
+    return f"{TRUTH_CELLS}/{_file_name(candidate)}-{seed}.json"
+
+
+def full_training_rows(candidate: str, seed: int) -> str:
+    """Logits per row of a full training."""
+    return f"rows/{_file_name(candidate)}-{seed}.npz"
+
+
+def judged(judge: str, candidate: str, seed: int) -> str:
+    """What a judge found out about a fully trained candidate."""
+    return f"judged/{judge}/{_file_name(candidate)}-{seed}.json"
+
+
+TRUTH_REFERENCE = "reference"  # its one checkpoint is that of stage 1
+TRUTH_REFERENCE_COST = "reference.json"
+JUDGE_RESULTS = "judges"  # .parquet and .json
+
+
 # Below the folder of a search.
 SEARCH_RESULTS = "results"  # .parquet and .json
 
@@ -140,8 +202,17 @@ def trial_states(number: int) -> str:
     return f"state/{number:04d}-*"
 
 
-def confirmation(number: int, seed: int) -> str:
-    return f"confirmed/{number:04d}-{seed}.json"
+def confirmation(method: str, number: int, seed: int) -> str:
+    """A cell of one of the best; those that were trained on the memory have no method in their name."""
+    return f"confirmed/{'' if method == 'diet' else f'{method}-'}{number:04d}-{seed}.json"
+
+
+def anchor(number: int) -> str:
+    """What the judges say of an anchor."""
+    return f"anchors/{number:04d}.json"
+
+
+CALIBRATION = "calibration.json"  # of the judges, by the anchors
 
 
 def tensorboard(number: int) -> str:
@@ -149,4 +220,4 @@ def tensorboard(number: int) -> str:
 
 
 def _file_name(candidate: str) -> str:
-    return candidate.replace(":", ".")
+    return candidate.replace(":", ".").replace("/", "-")

@@ -1,5 +1,6 @@
 """A whole distillation in this process, without Ray: for notebooks, small logs and tests."""
 
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,19 +14,22 @@ from diet_ray.distillation.memory_update import block_influence, check_reference
 from diet_ray.distillation.pool import Pool
 from diet_ray.distillation.scored_rows import Columns, LocalScorer, PartScorer
 from diet_ray.evaluation.evaluator import Evaluator
-from diet_ray.evaluation.memory_probe import judged
 from diet_ray.evaluation.methods import PROBE_SEEDS
+from diet_ray.evaluation.verdicts.memory_probe import judged
+from diet_ray.lease import Lease
 from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.runs.history import history_budget, log_identity
-from diet_ray.runs.lease import Lease
 from diet_ray.runs.reference import ReferenceTrainer
 from diet_ray.runs.reference_reuse import ReusedReference
 from diet_ray.runs.run import Run
 from diet_ray.runs.stage import TrainedBlock, missing_groups, run_stage
 from diet_ray.runs.stage_memory import DistilledMemory, StageMemory
 from diet_ray.runs.state import RunState
+from diet_ray.runs.trained import Trained, trained_once
 from diet_ray.storage import FileStamp, Folder, absolute
 from diet_ray.training.device import default_device
+
+logger = logging.getLogger(__name__)
 
 
 class LocalWorkers:
@@ -56,7 +60,7 @@ def distill(
     log: str,
     run: str,
     config: RunConfig | None = None,
-    report: Callable[[str], None] = lambda message: None,
+    report: Callable[[str], None] = logger.info,
     reference_of: str | None = None,
     score_cache: str | None = None,
     probe_seeds: int = PROBE_SEEDS,
@@ -70,7 +74,8 @@ def distill(
         log: directory or fsspec URL of a prepared log.
         run: directory of the run; new, or one to resume.
         config: of the run; the defaults where it is None.
-        report: called with a line of text after every stage.
+        report: called with a line of text after every stage, as `print` for a notebook; by default the line
+            is logged at level INFO, which Python shows where logging is set up to.
         reference_of: a finished run whose checkpoints are reused instead of training.
         score_cache: the run in whose directory runs with one reference share the scores of their blocks.
         probe_seeds: seeds of the probe that judges the memory at the end (RUN/evaluation/verdict.json); its
@@ -111,8 +116,8 @@ def distill(
         folder.write_json(layout.LOG_LOCATION, {"data": absolute(log)})
         trainer, workers = ReferenceTrainer(state), LocalWorkers(state, score_cache)
         for stage in range(opened.stage + 1, len(prepared.history) + 1):
-            train = partial(reused.copy, to=opened) if reused else trainer.train
-            trained = _trained(stage, prepared.block(stage), train)
+            train = partial(reused.copy, stage, opened) if reused else partial(trainer.train, stage)
+            trained = _trained(folder, stage, prepared.block(stage), train)
             old_rows = opened.records[-1].metrics.memory.rows if opened.records else 0
             budget = history_budget(prepared, config, stage, old_rows)
             missing = missing_groups(opened.records, trained.block, prepared.tasks)
@@ -125,7 +130,12 @@ def distill(
     return opened
 
 
-def _trained(stage: int, block: Block, train: Callable[[int], tuple[FileStamp, float]]) -> TrainedBlock:
-    started = time.perf_counter()
-    stamp, loss = train(stage)
-    return TrainedBlock(block, stamp, loss, time.perf_counter() - started)
+def _trained(
+    folder: Folder, stage: int, block: Block, train: Callable[[], tuple[tuple[FileStamp, ...], float]]
+) -> TrainedBlock:
+    def timed() -> Trained:
+        started = time.perf_counter()
+        files, loss = train()
+        return Trained(files, loss, time.perf_counter() - started)
+
+    return TrainedBlock(block, *trained_once(folder, stage, block, timed))

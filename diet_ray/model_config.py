@@ -30,13 +30,13 @@ class HeadConfig(Strict):
 
 
 class ModelConfig(Strict):
-    """An architecture: a name of ARCHITECTURES or `package.module:Class`, and its keyword options.
+    """An architecture: a name of ARCHITECTURES, `package.module:Class` or `file.py:Class`, and its options.
 
     What a class of the user's own must be is diet_ray.models.backbone.Backbone.
     """
 
     name: str = "dcn"
-    """Architecture: dcn, dcnv2, finalnet, finalmlp, wukong, or `package.module:Class`."""
+    """Architecture: dcn, dcnv2, finalnet, finalmlp, wukong, `package.module:Class` or `file.py:Class`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the architecture."""
     head: HeadConfig = HeadConfig()

@@ -6,11 +6,12 @@ import io
 import json
 import math
 import os
+import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import fsspec
 import pyarrow as pa
@@ -68,21 +69,34 @@ class Folder(NamedTuple):
             if _is_object_store(self.fs):
                 self.fs.pipe_file(path, content)
             else:
-                self._write_and_rename(path, content)
+                with self.writing(relative) as file:
+                    file.write(content)
         except OSError as failed:
             raise _at_path(failed, path) from failed
         return FileStamp.of(relative, content)
 
-    def _write_and_rename(self, path: str, content: bytes) -> None:
+    def _rename(self, staged: str, path: str) -> None:
+        if isinstance(self.fs, LocalFileSystem):
+            os.replace(staged, path)  # fsspec's mv would move the file into a folder of that name
+        else:
+            self.fs.mv(staged, path)
+
+    @contextmanager
+    def writing(self, relative: str) -> Iterator[IO[bytes]]:
+        """A file to write piece by piece, published whole at the end, or not at all after an exception."""
+        path = self / relative
+        if _is_object_store(self.fs):
+            with tempfile.NamedTemporaryFile() as local:
+                yield local
+                local.flush()
+                self.fs.put_file(local.name, path)
+            return
         self._make_parent(path)
         staged = _staged(path)
         try:
             with self.fs.open(staged, "wb") as file:
-                file.write(content)
-            if isinstance(self.fs, LocalFileSystem):
-                os.replace(staged, path)  # fsspec's mv would move the file into a folder of that name
-            else:
-                self.fs.mv(staged, path)
+                yield file
+            self._rename(staged, path)
         except BaseException:
             with suppress(OSError):
                 self.fs.rm(staged)

@@ -55,3 +55,26 @@ def read_yaml(file: Path | Traversable, what: str) -> Any:
         raise ConfigError(f"{what} is not YAML: {line}{broken.problem}") from broken
     except (yaml.YAMLError, ValueError, RecursionError) as broken:  # a date that is none is a ValueError
         raise ConfigError(f"{what} is not YAML: {broken}") from broken
+
+
+def differences(
+    stored: dict[str, Any], requested: dict[str, Any], prefix: str = "", owner: str = "run"
+) -> str:
+    """The keys in which two settings differ, with both values; empty where they are the same.
+
+    Args:
+        stored: the settings that something was made with.
+        requested: those that a command asks for.
+        prefix: put before every key.
+        owner: the thing that was made, for the message.
+    """
+    changed = []
+    for key in sorted(stored.keys() | requested.keys()):
+        old, new = stored.get(key), requested.get(key)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            changed.append(differences(old, new, f"{prefix}{key}.", owner))
+        else:
+            changed.append(f"{prefix}{key}: the {owner} has {old!r}, this command asks for {new!r}")
+    return "; ".join(changed)

@@ -29,8 +29,13 @@ COMMANDS = {
     "evaluate": Command("evaluate", "Evaluate", "Compare what candidates learn from a memory."),
     "search": Command("search", "Search", "Search candidate architectures on a memory."),
     "train": Command("train", "Train", "Train a candidate and export it."),
+    "predict": Command("predict", "Predict", "Score raw rows with an exported model."),
+    "truth": Command("truth", "Truth", "Train candidates fully, to hold a search against."),
+    "judge": Command("judge", "Judge", "Hold cheap judges against full training."),
     "study": Command("study", "Study", "Run one of the paper's studies."),
     "report": Command("report", "Report", "Write a page about a run."),
+    "verify": Command("verify", "Verify", "Check every file of a run against its record."),
+    "rollback": Command("rollback", "Rollback", "Take a run back to an earlier stage."),
     "inspect": Command("inspection", "Inspect", "Show the stages and the memory of a run."),
 }
 

@@ -5,23 +5,25 @@ committed stage and ends with the same memory, bit for bit on the same number of
 """
 
 import sys
+from functools import partial
 
 from actors.placement import ResourceConfig
 from diet_ray import layout
 from diet_ray.config import RunConfig
 from diet_ray.distillation.memory_update import check_reference
+from diet_ray.lease import Lease
 from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.runs.history import history_block, history_budget, log_identity
-from diet_ray.runs.lease import Lease
 from diet_ray.runs.reference_reuse import ReusedReference
 from diet_ray.runs.run import Run
 from diet_ray.runs.stage import Budget
 from diet_ray.storage import Folder, absolute
 from pipelines.options.distill import Distill
-from pipelines.runtime.command import run_command, say_next
+from pipelines.runtime.command import keeping, run_command, say_next
 from pipelines.runtime.driver import Driver, SourceCommit
 from pipelines.runtime.placement import place
-from pipelines.runtime.progress import bars, console
+from pipelines.runtime.progress import Whole, bars, console
+from pipelines.runtime.run_access import kept_stages, trained_text
 from pipelines.runtime.verdicts import say_verdict
 
 
@@ -67,7 +69,7 @@ def distill(
             return opened
         placed = place(resources)
         if opened.stage:
-            console.print(f"resuming after stage {opened.stage}")
+            console.print(f"resuming after stage {opened.stage}{trained_text(opened)}")
         driver = Driver(
             History(log, config),
             opened,
@@ -79,7 +81,9 @@ def distill(
             reused=reused,
             score_cache=score_cache,
         )
-        with bars() as shown:
+        missing = tuple(block.rows for block in log.history[opened.stage :])
+        whole = Whole(len(log.history), opened.stage, missing)
+        with keeping(partial(kept_stages, opened)), bars(whole) as shown:
             driver.run_stages(shown)
     return opened
 

@@ -12,9 +12,9 @@ from rich.table import Table
 from diet_ray import layout
 from diet_ray.config import CandidateConfig, FitConfig
 from diet_ray.errors import ConfigError
-from diet_ray.evaluation.evidence import of_cells
 from diet_ray.evaluation.methods import METHODS, Method
-from diet_ray.evaluation.verdict import verdict
+from diet_ray.evaluation.verdicts.evidence import of_cells
+from diet_ray.evaluation.verdicts.verdict import verdict
 from diet_ray.runs.run import Run
 from diet_ray.storage import Folder
 from pipelines.options.evaluate import Evaluate

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -9,13 +11,16 @@ from rich.table import Table
 
 from diet_ray.distillation.el2n import group_name
 from diet_ray.distillation.memory import stored_schema
-from diet_ray.evaluation.evidence import of_run
-from diet_ray.evaluation.verdict import verdict
+from diet_ray.evaluation.verdicts.evidence import of_run
+from diet_ray.evaluation.verdicts.verdict import verdict
 from diet_ray.runs.records import StageRecord
 from diet_ray.runs.run import Run
 from pipelines.options.inspection import Inspect
 from pipelines.reporting.sizes import size_text
 from pipelines.runtime.command import run_command
+
+FIRST, NEWEST = 2, 8  # stages that a table shows of many
+MEMORIES, RANGES = 4, 6  # newest memories, and ranges of older stages, in the table of surviving rows
 
 
 def reference_text(config: dict[str, Any]) -> str:
@@ -25,18 +30,14 @@ def reference_text(config: dict[str, Any]) -> str:
 
 def execute(options: Inspect) -> None:
     run = Run.read(options.run)
-    if options.verify:
-        for record in run.records:
-            run.verify(record.stage)
     out = Console()
     if options.json:
         out.out(json.dumps([record.plain() for record in run.records], indent=1), highlight=False)
         return
     config = run.config
-    stages = f"{run.stage} stages{', files verified' if options.verify else ''}"
     out.print(
         f"{options.run}: log {config['log']}, reference {reference_text(config)}, "
-        f"ratio {config['ratio']:g}, seed {config['seed']}, {stages}",
+        f"ratio {config['ratio']:g}, seed {config['seed']}, {run.stage} stages",
         soft_wrap=True,
     )
     if run.records:
@@ -47,10 +48,20 @@ def execute(options: Inspect) -> None:
         out.print(group_table(run))
 
 
+def listed(records: list[StageRecord]) -> list[StageRecord | None]:
+    """The stages that a table shows: all, or of many the first and the newest; None for those between."""
+    if len(records) <= FIRST + NEWEST + 1:
+        return [*records]
+    return [*records[:FIRST], None, *records[-NEWEST:]]
+
+
 def stage_table(records: list[StageRecord]) -> Table:
     """One row per stage: rows in, rows of memory, sizes and losses."""
     shown = Table("stage", "block rows", "memory rows", "memory", "checkpoint", "outer loss", title="Stages")
-    for record in records:
+    for record in listed(records):
+        if record is None:
+            shown.add_row("...", "", "", "", "", "")
+            continue
         memory = record.metrics.memory
         outer = memory.outer_loss
         shown.add_row(
@@ -58,29 +69,54 @@ def stage_table(records: list[StageRecord]) -> Table:
             f"{record.metrics.block_rows:,}",
             f"{memory.rows:,}",
             size_text(record.memory_stamp().size),
-            size_text(record.checkpoint_stamp().size),
+            size_text(record.checkpoint_bytes),
             f"{outer[0]:.4f} -> {outer[-1]:.4f}" if outer else "not optimised",
         )
+    rows = sum(record.metrics.block_rows for record in records)
+    shown.caption = f"{len(records)} stages, {rows:,} rows of blocks"
     return shown
 
 
 def time_table(records: list[StageRecord]) -> Table:
     """Seconds of each part of a stage; training runs beside the other two of the stage before."""
     shown = Table("stage", "train", "score", "distill", "training loss", title="Time per stage")
-    for record in records:
-        seconds = record.metrics.seconds
-        parts = [f"{value:.0f} s" for value in (seconds.train, seconds.score, seconds.distill)]
+    for record in listed(records):
+        if record is None:
+            shown.add_row("...", "", "", "", "")
+            continue
+        parts = [f"{value:.0f} s" for value in _seconds(record)]
         shown.add_row(str(record.stage), *parts, f"{record.metrics.training_loss:.4f}")
+    medians = (f"{median(part):.0f} s" for part in zip(*map(_seconds, records), strict=True))
+    shown.add_section()
+    shown.add_row("median", *medians, "")
     return shown
+
+
+def _seconds(record: StageRecord) -> tuple[float, float, float]:
+    seconds = record.metrics.seconds
+    return seconds.train, seconds.score, seconds.distill
 
 
 def survival_table(records: list[StageRecord]) -> Table:
-    """Rows of each memory by the stage whose block they were selected from."""
-    shown = Table("from stage", *(f"in memory {r.stage}" for r in records), title="Surviving rows")
-    for origin in records:
-        counts = [r.metrics.memory.rows_by_stage.get(origin.stage, 0) for r in records]
-        shown.add_row(str(origin.stage), *(f"{n:,}" if n else "" for n in counts))
+    """Rows of the newest memories by the stages whose blocks they were selected from."""
+    newest = records[-MEMORIES:]
+    shown = Table("from stage", *(f"in memory {r.stage}" for r in newest), title="Surviving rows")
+    for first, last in ranges(len(records)):
+        of_memories = [r.metrics.memory.rows_by_stage for r in newest]
+        counts = [sum(rows.get(n, 0) for n in range(first, last + 1)) for rows in of_memories]
+        name = str(first) if first == last else f"{first} to {last}"
+        shown.add_row(name, *(f"{n:,}" if n else "" for n in counts))
     return shown
+
+
+def ranges(stages: int) -> list[tuple[int, int]]:
+    """First and last stage of each row: single stages where there are few, else ranges of the older ones."""
+    if stages <= FIRST + NEWEST:
+        return [(stage, stage) for stage in range(1, stages + 1)]
+    older = stages - MEMORIES
+    bounds = [older * number // RANGES for number in range(RANGES + 1)]
+    joined = [(first + 1, last) for first, last in pairwise(bounds) if last > first]
+    return joined + [(stage, stage) for stage in range(older + 1, stages + 1)]
 
 
 def group_table(run: Run) -> Table:

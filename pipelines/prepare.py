@@ -12,7 +12,7 @@ from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.storage import Folder, absolute
 from pipelines.options.prepare import Prepare
 from pipelines.reporting.prepared import prepared_tables, preview_tables, unread
-from pipelines.runtime.command import run_command, say_next
+from pipelines.runtime.command import keeping, run_command, say_next
 from pipelines.runtime.progress import bars, console
 
 # Raw files up to this size are prepared in this process: that takes less time than Ray takes to start.
@@ -34,7 +34,7 @@ def execute(options: Prepare) -> None:
     if over_cluster:
         from actors.data import RayMapper  # imports Ray, which a small log and --check do not need
 
-        with bars() as shown:
+        with keeping(lambda: "nothing is kept: the log is prepared anew"), bars() as shown:
             log = prepare(schema, source, out, RayMapper(shown.follow))
     else:
         log = prepare(schema, source, out, in_process)

@@ -12,11 +12,31 @@ from rich.console import Console
 from rich.table import Table
 
 from diet_ray.errors import RunError
-from diet_ray.runs.lease import holder_of
+from diet_ray.lease import holder_of
 from diet_ray.runs.run import Run
 from pipelines.options.status import Status
 from pipelines.runtime.command import run_command
-from pipelines.runtime.health import health
+from pipelines.runtime.health import GAUGES, health
+
+NEWEST = 4  # stages whose rows of the memory are shown singly
+MEANING = {
+    **GAUGES,
+    "written_by": "process that holds the lease",
+    "seconds_since_newest_block": "how old the memory is",
+    "seconds_to_read": "reading and encoding the block",
+    "seconds": "training, scoring and distilling it",
+    "closed_at": "when the newest block closed, UTC",
+    "memory_rows_by_stage": "by the stage whose block they are from",
+    "probe_stage": "stage of the newest probe",
+    "label_rates": "share of rows with each label",
+    "label_rates_drift": "against the blocks before",
+    "quarantined": "of the newest block, by reason",
+    "seconds_to_commit_median": "of all stages",
+    "seconds_to_commit_p99": "of all stages",
+    "progressive_auc_last_five": "mean of the newest five stages",
+    "quarantined_in_all": "since the stream began, by reason",
+    "rows_in_all": "rows of all blocks",
+}
 
 
 def execute(options: Status) -> None:
@@ -24,11 +44,30 @@ def execute(options: Status) -> None:
     if options.json:
         print(json.dumps(state, indent=1, sort_keys=True))
         return
-    shown = Table("", "", show_header=False)
-    state["closed_at"] = datetime.fromtimestamp(state["closed_at"], UTC).isoformat(" ", "seconds")
+    Console().print(status_table(state))
+
+
+def status_table(state: dict[str, Any]) -> Table:
+    """Name, value and meaning of everything that `status` returns."""
+    shown = Table(show_header=False, title="State of the stream")
+    for _ in range(3):
+        shown.add_column(overflow="fold")
+    state = {
+        **state,
+        "closed_at": datetime.fromtimestamp(state["closed_at"], UTC).isoformat(" ", "seconds"),
+        "memory_rows_by_stage": newest_counts(state["memory_rows_by_stage"]),
+    }
     for name, value in state.items():
-        shown.add_row(name.replace("_", " "), _text(value))
-    Console().print(shown)
+        shown.add_row(name.replace("_", " "), _text(value), MEANING[name])
+    return shown
+
+
+def newest_counts(rows_by_stage: dict[int, int]) -> dict[str, int]:
+    """The rows of the newest stages, and those of all older ones together."""
+    newest = sorted(rows_by_stage, reverse=True)[:NEWEST]
+    older = sum(rows for stage, rows in rows_by_stage.items() if stage not in newest)
+    shown = {str(stage): rows_by_stage[stage] for stage in newest}
+    return {**shown, "older": older} if older else shown
 
 
 def status(run: Run) -> dict[str, Any]:
@@ -65,7 +104,7 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}: {_text(each)}" for key, each in value.items()) or "-"
     if isinstance(value, float):
-        return f"{value:,.4g}"
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -6,6 +6,7 @@ is lost or taken twice.
 """
 
 import sys
+from functools import partial
 from typing import Any
 
 from rich.markup import escape
@@ -14,8 +15,9 @@ from actors.kafka import SCHEME, KafkaArrivals
 from diet_ray import layout
 from diet_ray.distillation.memory_update import check_reference
 from diet_ray.errors import ConfigError
-from diet_ray.evaluation.evidence import of_stream
-from diet_ray.evaluation.verdict import verdict
+from diet_ray.evaluation.verdicts.evidence import of_stream
+from diet_ray.evaluation.verdicts.verdict import verdict
+from diet_ray.lease import Lease
 from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.log.stream.arrivals import Arrivals, DirectoryArrivals
 from diet_ray.log.stream.config import StreamConfig
@@ -23,16 +25,16 @@ from diet_ray.log.stream.intake import Intake
 from diet_ray.log.stream.intake_state import IntakeState
 from diet_ray.log.stream.log import StreamLog
 from diet_ray.runs.history import log_identity
-from diet_ray.runs.lease import Lease
 from diet_ray.runs.run import Run
 from diet_ray.storage import Folder, absolute, is_below
 from pipelines.options.stream import Stream
-from pipelines.runtime.command import run_command, say_next
+from pipelines.runtime.command import keeping, run_command, say_next
 from pipelines.runtime.driver import Driver
 from pipelines.runtime.health import Health
 from pipelines.runtime.micro_blocks import MicroBlocks, Pace
 from pipelines.runtime.placement import place
-from pipelines.runtime.progress import bars, console
+from pipelines.runtime.progress import Whole, bars, console
+from pipelines.runtime.run_access import kept_stages
 from pipelines.runtime.stream_guard import StreamGuard
 
 CHANGEABLE = ("block_seconds", "min_rows", "ahead", "probe_every", "max_fall")  # within a run
@@ -78,7 +80,7 @@ def stream(options: Stream) -> Run:
             lease=lease,
             guard=StreamGuard(run, options.stream),
         )
-        with bars() as shown:
+        with keeping(partial(kept_stages, run)), bars(Whole(None, run.stage)) as shown:
             driver.run_stages(shown)
         say_what_waits(intake, options.stream)
     return run

@@ -105,7 +105,9 @@ def ray_here() -> Iterator[None]:
 def run_dir(drift_log: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A complete run, distilled in one process; read it, evaluate it, never change it."""
     whole = built_once(
-        "whole", lambda folder: diet_ray.distill(drift_log, str(folder), TINY), tmp_path_factory
+        "whole",
+        lambda folder: diet_ray.distill(drift_log, str(folder), TINY, probe_seeds=0),
+        tmp_path_factory,
     )
     run = tmp_path_factory.mktemp("runs") / "whole"  # each process of pytest evaluates a copy of its own
     shutil.copytree(whole, run)

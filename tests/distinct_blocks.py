@@ -44,6 +44,8 @@ def write_distinct_blocks(folder: Path) -> PreparedLog:
     """Write the log below `folder` and open it."""
     target, table_rows, blocks = Folder.at(str(folder)), TABLE_ROWS["0001"], []
     for number, (name, rows) in enumerate(ROWS.items()):
+        if name in TABLE_ROWS:
+            _write_vocabulary(target, name, table_rows if number else (1,) * len(FIELDS), TABLE_ROWS[name])
         table_rows = TABLE_ROWS.get(name, table_rows)
         draw = np.random.default_rng(number)
         id_NF = np.stack([draw.integers(count, size=rows) for count in table_rows], 1)
@@ -53,8 +55,17 @@ def write_distinct_blocks(folder: Path) -> PreparedLog:
         blocks.append(_written(target, name, number, table_rows, id_NF, label_NT))
     manifest = {"format": FORMAT, "name": "small", "fields": FIELDS, "tasks": TASKS, "outside": 0}
     manifest |= {"quarantined": 0, "blocks": [plain_block(block) for block in blocks]}
+    manifest["schema"] = {"name": "small", "time": {"column": "ts"}, "fields": FIELDS, "tasks": TASKS}
     target.write_json(MANIFEST, manifest)
     return PreparedLog.open(str(folder))
+
+
+def _write_vocabulary(folder: Folder, block: str, before: tuple[int, ...], after: tuple[int, ...]) -> None:
+    """The ids of a block; each is called by its row."""
+    for field, first, stop in zip(FIELDS, before, after, strict=True):
+        row_N = np.arange(first, stop, dtype=np.int32)
+        table = pa.table({"id": [str(row) for row in row_N], "row": row_N})
+        folder.write_parquet(layout.vocabulary(block, field), table)
 
 
 def _written(

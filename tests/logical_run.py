@@ -14,7 +14,8 @@ from actors.placement import ResourceConfig, cluster_nodes, plan
 from diet_ray.config import CandidateConfig
 from pipelines.distill import distill
 from pipelines.evaluate import evaluate
-from pipelines.search import Search, search
+from pipelines.options.search import Search
+from pipelines.search import search
 from tests.tiny_run import FIT, TINY
 
 

@@ -7,7 +7,8 @@ import pandas as pd
 
 from diet_ray.evaluation.methods import METHODS
 from diet_ray.log.schema import parse_schema
-from diet_ray.log.stream.log import StreamConfig, StreamLog
+from diet_ray.log.stream.config import StreamConfig
+from diet_ray.log.stream.log import StreamLog
 from diet_ray.runs.history import log_identity
 from diet_ray.runs.metrics import (
     MeanScores,

@@ -16,7 +16,8 @@ import diet_ray
 from diet_ray.errors import ConfigError
 from pipelines import cli
 from pipelines.options.distill import Distill
-from pipelines.runtime.command import guarded, mistake, option, say_next
+from pipelines.runtime.command import guarded, keeping, mistake, option, say_next
+from pipelines.runtime.help_text import fold
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -33,11 +34,22 @@ def distill_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> Distill:
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
-def test_help_has_an_example(
+def test_help_has_an_example_and_fits_80_columns(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert run(monkeypatch, command, "--help") == 0
-    assert f"$ diet-ray {command}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"$ diet-ray {command}" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_a_long_example_can_be_pasted_as_it_is_folded() -> None:
+    line = "$ diet-ray stream --dataset clicks.yaml --source in/ --run runs/live --until-idle 60 --json-log"
+    folded = fold(line, 60)
+    assert all(len(part) <= 60 for part in folded.splitlines()) and len(folded.splitlines()) == 2
+    assert folded.replace("\\\n", "").split() == line.split()
+    assert fold("│ " + "x" * 90, 60) == "│ " + "x" * 90
 
 
 @pytest.mark.parametrize(
@@ -199,12 +211,22 @@ def test_a_users_or_systems_error_has_a_sentence_and_a_bug_none(error: Exception
     assert said is None if says is None else said is not None and said.endswith(says)
 
 
-def test_an_interrupt_says_how_to_resume(capsys: pytest.CaptureFixture[str]) -> None:
-    def work() -> None:
+def test_an_interrupt_says_what_is_kept_and_what_to_run(capsys: pytest.CaptureFixture[str]) -> None:
+    def search() -> None:
+        with keeping(lambda: "2 of 5 trials are kept", "--resume"):
+            raise KeyboardInterrupt
+
+    assert guarded(search, "diet-ray search --run 'my runs/x'") == 130
+    said = "interrupted; 2 of 5 trials are kept; resume with: diet-ray search --run 'my runs/x' --resume\n"
+    assert capsys.readouterr().err == said
+    assert guarded(search, "diet-ray search --run x --resume") == 130
+    assert capsys.readouterr().err.endswith("diet-ray search --run x --resume\n")
+
+    def inspect() -> None:
         raise KeyboardInterrupt
 
-    assert guarded(work) == 130
-    assert "committed stages are kept; rerun the same command to resume" in capsys.readouterr().err
+    assert guarded(inspect, "diet-ray inspect x") == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_reader_that_has_gone_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
@@ -232,9 +254,9 @@ def test_an_option_is_found_in_both_its_forms() -> None:
 def test_inspect_shows_stages_survival_and_groups(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], run_dir: str
 ) -> None:
-    assert run(monkeypatch, "inspect", run_dir, "--verify") == 0
+    assert run(monkeypatch, "inspect", run_dir) == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("files verified", "Stages", "Surviving rows", "is_click+long_view"))
+    assert all(word in shown for word in ("3 stages", "Stages", "Surviving rows", "is_click+long_view"))
 
 
 def test_inspect_prints_records_as_json(
@@ -260,6 +282,6 @@ def test_the_next_commands_exist_with_their_options() -> None:
     assert {"distill", "evaluate", "search", "train", "report"} <= told.keys()
     for name in told.keys() & cli.COMMANDS.keys():  # predict comes from another branch
         command = cli.COMMANDS[name]
-        class_ = getattr(import_module(command.module), command.name)
+        class_ = getattr(import_module(f"pipelines.options.{command.module}"), command.name)
         fields = {field.name for field in dataclasses.fields(class_)}
         assert {word.removeprefix("--") for word in told[name] if word.startswith("--")} <= fields

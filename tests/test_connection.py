@@ -100,6 +100,36 @@ def test_what_ray_says_of_an_address_is_one_sentence(tmp_path: Path, monkeypatch
     assert "documentation" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("failures", "starts"),
+    [
+        (("The current node timed out during startup. More",), 2),
+        (("The current node timed out during startup.",) * 2, 2),
+        (("No space left on device",), 1),
+    ],
+)
+def test_a_machine_that_is_too_busy_for_ray_is_tried_twice_and_then_said(
+    monkeypatch: pytest.MonkeyPatch, failures: tuple[str, ...], starts: int
+) -> None:
+    left, calls = list(failures), []
+
+    def init(**options: object) -> None:
+        calls.append(options)
+        if left:
+            raise Exception(left.pop(0))
+
+    monkeypatch.setattr("actors.connection.ray.is_initialized", lambda: False)
+    monkeypatch.setattr("actors.connection.ray.init", init)
+    monkeypatch.setattr("actors.connection.ray.cluster_resources", dict)
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    if len(failures) == 1 and starts == 2:
+        assert connect() == {}
+    else:
+        with pytest.raises(ResourceError, match=f"start on this machine: {failures[-1].rstrip('.')};"):
+            connect()
+    assert len(calls) == starts
+
+
 @pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
 def test_rays_files_go_elsewhere_where_a_socket_would_not_fit(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variable: str

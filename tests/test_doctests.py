@@ -54,13 +54,13 @@ def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with data/demo, runs/demo and models/best, as the examples name them."""
     folder, drift = tmp_path_factory.mktemp("user"), DriftConfig(rows=1_500, users=100, items=80)
     data = str(folder / "data" / "demo")
-    log = prepare(drift_schema(drift), write_drift_log(drift, data), data)
+    prepare(drift_schema(drift), write_drift_log(drift, data), data)
     diet_ray.distill(data, str(folder / "runs" / "demo"), SMALL, probe_seeds=0)
-    export_model(log, str(folder / "models" / "best"))
     (folder / "clicks.yaml").write_text(CLICKS)
-    (folder / "clicks.csv").write_text(
-        "ts,user,clicked\n" + "".join(f"2021-01-0{d},u{d % 2},{d % 2}\n" for d in DAYS)
-    )
+    clicks = folder / "clicks.csv"
+    clicks.write_text("ts,user,clicked\n" + "".join(f"2021-01-0{d},u{d % 2},{d % 2}\n" for d in DAYS))
+    schema = diet_ray.load_schema(str(folder / "clicks.yaml"))
+    export_model(prepare(schema, str(clicks), str(folder / "log")), str(folder / "models" / "best"))
     return folder
 
 

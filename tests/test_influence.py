@@ -71,7 +71,7 @@ def built(name: str, seed: int = 0, **options: Any) -> DenseModel:
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in model.parameters():  # biases start at 0, the gate of FinalNet as the identity
-            p += 0.1 * torch.randn(p.shape, generator=draw, dtype=p.dtype)
+            p.add_(0.1 * torch.randn(p.shape, generator=draw, dtype=p.dtype))
     return model
 
 

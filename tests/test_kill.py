@@ -35,14 +35,17 @@ def test_a_killed_run_ends_with_the_same_memory(
     for stage in stages:
         record = killed / "stages" / f"{stage:04d}.json"
         before = killed / "stages" / f"{stage - 1:04d}.json"
-        checkpoint = killed / "reference" / f"{stage:04d}" / "checkpoint.safetensors"
+        trained = killed / "reference" / f"{stage:04d}" / "trained.json"
 
-        def in_the_middle(before: Path = before, checkpoint: Path = checkpoint, stage: int = stage) -> bool:
+        def in_the_middle(before: Path = before, trained: Path = trained, stage: int = stage) -> bool:
             # The checkpoint of the stage is written, its memory is not committed.
-            return checkpoint.exists() and (stage == 1 or before.exists())
+            return trained.exists() and (stage == 1 or before.exists())
 
         kill_when(start(drift_log, str(killed), str(config_file), log), in_the_middle)
         assert not record.exists()
+        marks = {path: path.read_bytes() for path in killed.glob("reference/*/trained.json")}
     finish(start(drift_log, str(killed), str(config_file), log))
+    # A mark has the seconds of the training: the same one was not trained again.
+    assert {path: path.read_bytes() for path in marks} == marks
     assert len(memories(whole)) == STAGES
     assert memories(killed) == memories(whole)

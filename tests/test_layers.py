@@ -16,7 +16,8 @@ FORBIDDEN = {
 ROOMS = (
     ("errors", "seeding", "layout", "version"),
     ("strict", "storage"),
-    ("log", "model_config"),
+    ("lease",),
+    ("log", "model_config", "stored_config"),
     ("models",),
     ("config",),
     ("training",),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from diet_ray.errors import RunError
-from diet_ray.runs.lease import Lease, started_at
+from diet_ray.lease import Lease, started_at
 from diet_ray.storage import Folder
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+import diet_ray
 from diet_ray.config import CandidateConfig
 from diet_ray.errors import RunError
 from diet_ray.evaluation.export import read_model, write_model
@@ -59,6 +60,8 @@ def test_the_card_says_what_it_is_and_how_it_scores(
     folder, _, _ = exported
     stamp = Folder.at(str(folder)).digest("model.safetensors")
     assert json.loads((folder / "card.json").read_text()) == {
+        "format": 2,
+        "versions": {"diet_ray": diet_ray.__version__, "torch": torch.__version__},
         "candidate": CANDIDATE.model_dump(mode="json"),
         "schema": {"fields": {"user": 26, "item": 12, "hour": 5}, "dim": 4, "tasks": ["click", "like"]},
         "metrics": {

@@ -22,7 +22,7 @@ from diet_ray.models.registry import ARCHITECTURES, ModelConfig, build_model
 from diet_ray.models.wukong import Wukong
 
 DIM = 32
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "dcn": {"hidden": (16, 8)},
     "dcnv2": {"hidden": (16, 8), "low_rank": True, "rank": 4},
     "finalnet": {"hidden": (8, 8)},
@@ -243,7 +243,7 @@ def test_an_impossible_head_is_refused(key: str, value: Any) -> None:
         (
             "dnc",
             {},
-            "^unknown model 'dnc': use one of dcn, dcnv2, finalnet, finalmlp, wukong, or package.mod",
+            "^unknown model 'dnc': use one of dcn, dcnv2, finalnet, finalmlp, wukong, package.mod",
         ),
         ("dcn", {"hiden": (8,)}, "^model dcn has no option 'hiden'; its options: cross_layers, hidden$"),
         ("dcn", {"fields": 3}, "has no option 'fields'"),

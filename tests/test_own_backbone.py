@@ -16,7 +16,7 @@ from diet_ray.errors import ConfigError
 from diet_ray.models.backbone import Backbone, build_backbone
 from diet_ray.models.derivatives import check_reference_model
 from diet_ray.models.registry import ARCHITECTURES, ModelConfig, build_model, check_options
-from diet_ray.models.user_code import import_named
+from diet_ray.models.user_code import import_named, own_modules
 from tests.own_backbone import Counting, Frozen, Normed
 
 SOUND = ("Wide", "Frozen", "Unused", "Shared", "Tied", "Normed")
@@ -209,19 +209,40 @@ def test_installed_modules_are_found_where_the_working_directory_is_gone(folder:
     assert check_options("tests.own_backbone:Frozen", []) is Frozen
 
 
+def test_a_class_in_a_file_is_named_by_its_path(folder: Path) -> None:
+    (folder / "nets").mkdir()
+    (folder / "nets" / "net_r.py").write_text(NET + "import net_s\n")
+    (folder / "nets" / "net_s.py").write_text("")
+    for path in ("nets/net_r.py:Net", str(folder / "nets" / "net_r.py:Net"), "gone/net_r.py:Net"):
+        assert check_options(path, []) is sys.modules["net_r"].Net
+
+
+def test_what_workers_need_is_the_users_own_and_what_it_imports_from_beside_it(folder: Path) -> None:
+    (folder / "net_t.py").write_text(NET + "import net_u\n")
+    (folder / "net_u").mkdir()
+    (folder / "net_u" / "__init__.py").write_text("from net_u import part\n")
+    (folder / "net_u" / "part.py").write_text("")
+    (folder / "net_v.py").write_text("")  # imported by nobody
+    check_options("net_t:Net", [])
+    check_options("dcn", [])
+    here = [path for path in own_modules() if path.startswith(str(folder))]
+    assert here == [str(folder / "net_t.py"), str(folder / "net_u")]
+
+
 @pytest.mark.parametrize(
     ("path", "source", "says"),
     [
-        ("net_a", None, "use one of dcn, dcnv2, .* or package.module:Class"),
+        ("net_a", None, "use one of dcn, dcnv2, .* package.module:Class, or file.py:Class"),
         ("net_b:Net", None, "there is no module 'net_b' in the working directory or among the installed"),
         ("net_c.part:Net", NET, "there is no module 'net_c.part'"),
         ("net_d:Nut", NET, r"module net_d \(.*net_d\.py\) has no attribute 'Nut'"),
         ("net_e:", NET, "'net_e:' is not of the form package.module:Name"),
         (":Net", NET, "':Net' is not of the form"),
         ("net-f:Net", NET, "'net-f:Net' is not of the form"),
-        ("./net_g.py:Net", NET, "is not of the form"),
+        ("nets/net-g.py:Net", NET, "is not of the form package.module:Name or file.py:Name"),
         ("net_h:Net:x", NET, "is not of the form"),
-        ("net_i.py:Net", NET, "there is no module 'net_i.py'"),
+        ("nets/net_i.py:Net", None, "there is no module 'net_i'"),
+        ("json.py:Net", NET, r"json.__init__\.py is another module json; rename the file"),
         ("net_j:Net", "import not_installed_anywhere\n", "No module named 'not_installed_anywhere'.*line 1"),
         ("net_k:Net", "import net_k_more.part\n", r"No module named 'net_k_more'.*net_k\.py, line 1"),
         (

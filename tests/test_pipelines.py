@@ -174,7 +174,9 @@ def test_the_weight_of_rehearsal_is_chosen_once_for_a_method(run_dir: str, drift
 
 def test_cells_trained_in_another_way_are_not_mixed(run_dir: str, drift_log: str) -> None:
     evaluate(drift_log, run_dir, ("warmup",), load_candidates(["finalnet"]), 1, FIT)
-    with pytest.raises(RunError, match=r"settings\.json holds different settings"):
+    with pytest.raises(
+        RunError, match=r"settings\.json holds different settings \(candidate\.epochs: the run has 2, this"
+    ):
         evaluate(
             drift_log,
             run_dir,

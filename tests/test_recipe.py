@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from diet_ray.config import RunConfig
 from diet_ray.errors import ConfigError
-from pipelines.runtime.recipe import RECIPES, Recipe, load_recipe
+from diet_ray.log.stream.config import StreamConfig
+from pipelines.options.stream import Stream
+from pipelines.runtime.recipe import RECIPES, Recipe, load_recipe, load_stream_policy
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -76,3 +79,28 @@ def test_a_file_that_cannot_be_read_is_named_with_its_line(tmp_path: Path, conte
 def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_bytes("ratio: 0.1\n".encode("utf-8-sig"))
     assert load_recipe(str(tmp_path / "mine.yaml")).ratio == 0.1
+
+
+def test_the_config_of_a_stream_has_its_policy_and_that_of_another_run_or_file_the_defaults(
+    tmp_path: Path,
+) -> None:
+    own = tmp_path / "config.yaml"
+    policy = StreamConfig(block_rows=77, keep_last=5)
+    stored = {**RunConfig(ratio=0.03).model_dump(mode="json"), "log": "x", "fingerprint": "y"}
+    own.write_text(yaml.safe_dump({**stored, "stream": policy.model_dump()}))
+    assert load_stream_policy(str(own)) == policy
+    assert load_recipe(str(own)).run_config() == RunConfig(ratio=0.03)
+    own.write_text(yaml.safe_dump(stored))
+    assert load_stream_policy(str(own)) == load_stream_policy("demo") == StreamConfig()
+
+
+def test_a_stream_takes_all_its_settings_from_its_own_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "config.yaml"
+    run = RunConfig(ratio=0.03)
+    stored = {**run.model_dump(mode="json"), "log": "x", "fingerprint": "y", "stream": {"block_rows": 77}}
+    own.write_text(yaml.safe_dump(stored))
+    monkeypatch.setattr("sys.argv", ["diet-ray", "stream", "--config", str(own)])
+    given = Stream.defaults()
+    assert given.stream.block_rows == 77 and given.settings.run_config() == run

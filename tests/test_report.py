@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 
 from diet_ray import layout
-from diet_ray.evaluation.verdict import Contrast, Evidence
+from diet_ray.evaluation.verdicts.verdict import Contrast, Evidence
 from diet_ray.runs.run import Run
 from diet_ray.storage import Folder
-from pipelines.report import Report, report
+from pipelines.options.report import Report
+from pipelines.report import report
 from pipelines.reporting.charts import pareto_front
 from pipelines.reporting.page import Section, Text, page, table
 from pipelines.reporting.searches import quality_and_cost

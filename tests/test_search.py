@@ -20,10 +20,11 @@ from diet_ray.config import CandidateConfig
 from diet_ray.errors import ConfigError, ResourceError, RunError
 from diet_ray.evaluation.export import read_model
 from diet_ray.storage import Folder
+from pipelines.options.search import Search
+from pipelines.options.train import Train
 from pipelines.runtime.candidates import load_candidate
-from pipelines.runtime.search_results import leaderboard
-from pipelines.search import Search, search
-from pipelines.train import Train
+from pipelines.search import search
+from pipelines.searching.results import leaderboard
 from tests.tiny_run import FIT
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +38,14 @@ def own_run(run_dir: str, tmp_path: Path) -> str:
 
 
 def asked(run: str, **changed: Any) -> Search:
-    given = {"space": "finalnet", "samples": 4, "confirm": 1, "max_concurrent": 1, "fit": FIT}
+    given = {
+        "space": "finalnet",
+        "samples": 4,
+        "confirm": 1,
+        "max_concurrent": 1,
+        "judges": "memory",
+        "fit": FIT,
+    }
     return Search(run=run, **{**given, **changed})
 
 
@@ -99,17 +107,15 @@ def test_results_are_files_that_others_read(searched: tuple[str, pd.DataFrame]) 
 
 def test_a_search_is_not_mixed_with_another(searched: tuple[str, pd.DataFrame]) -> None:
     run, _ = searched
-    with pytest.raises(RunError, match="add --resume, or choose another folder"):
-        search(asked(run))
     different = r"seeds: the run has 2, this command asks for 1; space: the run has .tests\.own_space"
     with pytest.raises(RunError, match=different):
-        search(asked(run, resume=True))
+        search(asked(run))
 
 
 def test_more_samples_train_only_what_is_new(own_run: str) -> None:
     search(asked(own_run, scheduler="none", confirm=0, samples=2))
     before = records(own_run)
-    found = search(asked(own_run, scheduler="none", confirm=0, samples=3, resume=True))
+    found = search(asked(own_run, scheduler="none", confirm=0, samples=3))
     after = records(own_run)
     assert list(after) == ["0000", "0001", "0002"] and len(found) == 3
     assert {number: after[number] for number in before} == before  # the seconds too: not trained again
@@ -119,7 +125,7 @@ def test_more_samples_train_only_what_is_new(own_run: str) -> None:
 def test_optuna_goes_on_from_what_is_known(own_run: str) -> None:
     search(asked(own_run, searcher="optuna", space="joint", samples=3, confirm=0))
     before = records(own_run)
-    search(asked(own_run, searcher="optuna", space="joint", samples=5, confirm=0, resume=True))
+    search(asked(own_run, searcher="optuna", space="joint", samples=5, confirm=0))
     after = records(own_run)
     assert len(after) == 5 and {number: after[number] for number in before} == before
     assert len({json.dumps(record["candidate"]) for record in after.values()}) == 5
@@ -143,7 +149,19 @@ def test_what_cannot_run_is_told(own_run: str) -> None:
 
 
 def start(run: str, log: Path) -> subprocess.Popen[bytes]:
-    words = ["search", "--run", run, "--space", "joint", "--samples", "5", "--confirm", "1", "--resume"]
+    words = [
+        "search",
+        "--run",
+        run,
+        "--space",
+        "joint",
+        "--samples",
+        "5",
+        "--confirm",
+        "1",
+        "--judges",
+        "memory",
+    ]
     fit = ["--epochs", "6", "--patience", "6", "--batch-size", "8"]
     with log.open("ab") as out:
         command = [sys.executable, "-m", "pipelines.cli", *words, *fit]

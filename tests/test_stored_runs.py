@@ -22,12 +22,14 @@ import yaml
 
 import diet_ray
 from actors.placement import ResourceConfig
-from diet_ray.config import OF_LOG, OuterConfig, RunConfig
+from diet_ray.config import OuterConfig, RunConfig
 from diet_ray.errors import ConfigError
 from diet_ray.log.stream.config import StreamConfig
 from diet_ray.runs.run import Run
+from diet_ray.stored_config import OF_LOG
+from pipelines.options.stream import Stream
 from pipelines.runtime.recipe import Recipe, load_recipe
-from pipelines.stream import Stream, stream
+from pipelines.stream import stream
 
 FIXTURE = Path(__file__).parent / "fixtures" / "runs_of_version_0.1.0.tar.gz"
 

@@ -12,13 +12,14 @@ import pytest
 
 from diet_ray.config import CandidateConfig, RunConfig
 from diet_ray.runs.run import Run
+from pipelines.options.study import Name, Study
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.studies import definitions as studies
 from pipelines.studies import ranked_candidates
 from pipelines.studies.context import StudyContext
 from pipelines.studies.definitions import STUDIES
 from pipelines.studies.ranking_table import agreement_of, ranking_agreement
-from pipelines.study import Name, Study, summary
+from pipelines.study import summary
 from tests.tiny_run import FIT, TINY
 
 
@@ -82,7 +83,7 @@ def test_ablation_distils_each_variant_once_with_the_reference_of_the_run(own_ru
         "not optimised",
     ]
     assert len(found) == 12
-    reference = "reference/0003/checkpoint.safetensors"
+    reference = "reference/0003/checkpoint.json"
     memories = {(Path(own_run) / "memory/0003/memory.parquet").read_bytes()}
     for variant in (Path(own_run) / "studies/runs").iterdir():
         assert (variant / reference).read_bytes() == (Path(own_run) / reference).read_bytes()

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diet_ray.evaluation.evidence import of_cells, of_stream
-from diet_ray.evaluation.gaps import Gap, auc_gap, mean_gap
-from diet_ray.evaluation.ratio_choice import choose_ratio
-from diet_ray.evaluation.verdict import Contrast, Evidence, Other, verdict
+from diet_ray.evaluation.verdicts.evidence import of_cells, of_stream
+from diet_ray.evaluation.verdicts.gaps import Gap, auc_gap, mean_gap
+from diet_ray.evaluation.verdicts.ratio_choice import choose_ratio
+from diet_ray.evaluation.verdicts.verdict import Contrast, Evidence, Other, verdict
 from diet_ray.runs.metrics import MeanScores
 from diet_ray.runs.records import StageRecord
 from diet_ray.training.metrics import auc_components, roc_auc

@@ -1,5 +1,9 @@
 """A run and an evaluation that take seconds."""
 
+from pathlib import Path
+from typing import Any
+
+from diet_ray import layout
 from diet_ray.config import (
     FitConfig,
     InnerConfig,
@@ -10,6 +14,7 @@ from diet_ray.config import (
     TrainingConfig,
 )
 from diet_ray.runs.metrics import MemoryMetrics, Moments, StageMetrics, StageSeconds
+from diet_ray.runs.run import Run
 
 TINY = RunConfig(
     ratio=0.05,
@@ -36,3 +41,15 @@ def stage_metrics(rows: int = 1) -> StageMetrics:
         el2n=Moments(mean=0.5, deviation=0.1),
         seconds=StageSeconds(train=1, score=1, distill=1),
     )
+
+
+def with_files(tmp_path: Path, config: dict[str, Any], stages: int) -> Run:
+    """A run of which every stage has a file in each folder of stages."""
+    run = Run.open(str(tmp_path), config)
+    for stage in range(1, stages + 1):
+        stamps = [
+            run.folder.write(f"{layout.stage_folder(part, stage)}/file", f"{part} {stage}".encode())
+            for part in layout.STAGE_FOLDERS
+        ]
+        run.commit(f"{stage:04d}", tuple(stamps), stage_metrics())
+    return run

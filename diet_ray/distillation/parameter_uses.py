@@ -28,7 +28,8 @@ PRODUCTS = {  # linear in one argument, so the derivative is the product with th
     *(torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__),
 }
 SUMS = {torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__}
-LAYERS = {functional.linear, functional.layer_norm, functional.batch_norm}  # linear in weight and bias
+# Linear in weight and bias together; beside them the layer takes this many tensors, the input first.
+LAYERS = {functional.linear: 1, functional.layer_norm: 1, functional.batch_norm: 3}
 
 
 class RowsUnknownError(Exception):
@@ -43,12 +44,6 @@ class Operation(NamedTuple):
     spec: TreeSpec
     own: list[int]  # positions of the parameters among the arguments
     tangents: list[list[Tensor]]  # per direction: of each parameter
-
-    @property
-    def is_linear_layer(self) -> bool:
-        """Whether it is x W' + b as nn.Linear calls it, with x no parameter."""
-        positional = self.spec.children()[1].num_leaves == 0
-        return self.function is functional.linear and positional and 0 not in self.own
 
     def call(self, *parameters: Tensor) -> Any:
         """The result with these in the place of the parameters."""
@@ -65,7 +60,8 @@ class Operation(NamedTuple):
             return tangents[0]
         if self.function in PRODUCTS and len(self.own) == 1:
             return self.call(*tangents)
-        if self.function in LAYERS and 0 not in self.own and len(self.own) == 2:
+        others = sum(isinstance(a, Tensor) for a in self.arguments) - len(self.own)
+        if 0 not in self.own and others == LAYERS.get(self.function):
             return self.call(*tangents)
         primals = [self.arguments[position] for position in self.own]
         return jvp(self.call, tuple(primals), tuple(tangents))[1]
@@ -88,30 +84,8 @@ class Use(NamedTuple):
         """
         if versions(self.operation.arguments) != self.versions:
             raise RowsUnknownError(f"an argument of {self.operation.function} was changed in place")
-        directions = range(len(self.operation.tangents))
-        if self.operation.is_linear_layer and dim == 0:
-            return [_linear(self.operation, signal, p) for p in directions]
-        rest = [d for d in range(signal.dim()) if d != dim]
-        return [_over(signal * self.operation.along(p), rest) for p in directions]
-
-
-def _over(product: Tensor, rest: Sequence[int]) -> Tensor:
-    return product.sum(list(rest)) if rest else product
-
-
-def _linear(operation: Operation, signal: Tensor, direction: int) -> Tensor:
-    """<signal, V x + v> of each row, with the product taken on the narrower side."""
-    x, weight, *_ = operation.arguments
-    x, tangent = x.detach(), dict(zip(operation.own, operation.tangents[direction], strict=True))
-    total = signal.new_zeros(len(signal))
-    if 1 in tangent:
-        outputs, inputs = weight.shape
-        pair = (x @ tangent[1].T, signal) if outputs <= inputs else (signal @ tangent[1], x)
-        total = (pair[0] * pair[1]).flatten(1).sum(1)
-    if 2 in tangent:
-        moved = signal @ tangent[2]
-        total = total + (moved.flatten(1).sum(1) if moved.dim() > 1 else moved)
-    return total
+        moves = map(self.operation.along, range(len(self.operation.tangents)))
+        return [(signal * move).movedim(dim, 0).reshape(signal.shape[dim], -1).sum(1) for move in moves]
 
 
 def versions(arguments: Iterable[Any]) -> list[int]:
@@ -135,6 +109,8 @@ class ParameterUses(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if not self._takes_parameter(args) and not kwargs:
+            return func(*args)
         arguments, spec = tree_flatten((args, kwargs or {}))
         own = [i for i, a in enumerate(arguments) if isinstance(a, Tensor) and id(a) in self.tangents]
         before = versions(arguments)
@@ -143,6 +119,10 @@ class ParameterUses(TorchFunctionMode):
             tangents = [[self.tangents[id(arguments[i])][1][p] for i in own] for p in self.directions]
             self._take(Operation(func, arguments, spec, own, tangents), before, result)
         return result
+
+    def _takes_parameter(self, args: Any) -> bool:
+        """Quickly, for the many calls that take none."""
+        return any(id(a) in self.tangents or isinstance(a, list | tuple) for a in args)
 
     def _take(self, operation: Operation, before: list[int], result: Any) -> None:
         if not isinstance(result, Tensor):

@@ -68,6 +68,29 @@ def kendall(truth_C: Array, score_C: Array) -> float:
     return float(kendalltau(truth_C, score_C).statistic)
 
 
-def regret(truth_C: Array, score_C: Array) -> float:
-    """What picking by the scores costs, in the unit of the truth; of equal scores the first is picked."""
-    return float(truth_C.max() - truth_C[int(score_C.argmax())])
+def regret(truth_C: Array, score_C: Array, first: int = 1) -> float:
+    """What picking the best of the `first` candidates by score costs, in the unit of the truth.
+
+    Of equal scores the first is picked. Who gets `first` candidates trained fully keeps the best of them.
+    """
+    chosen = np.argsort(-score_C, kind="stable")[:first]
+    return float(truth_C.max() - truth_C[chosen].max())
+
+
+def clear_pairs(truth_C: Array, score_C: Array, error: float) -> float:
+    """Share of the pairs whose truth differs by more than two standard errors that a score orders rightly.
+
+    A pair of equal scores counts half. NaN where no pair is clear.
+
+    Args:
+        truth_C: the truth.
+        score_C: the scores.
+        error: standard error of a difference of two candidates' truth.
+    """
+    row_P, column_P = np.triu_indices(len(truth_C), 1)
+    truth_P, score_P = truth_C[row_P] - truth_C[column_P], score_C[row_P] - score_C[column_P]
+    clear_P = np.abs(truth_P) > 2 * error
+    if not clear_P.any():
+        return float("nan")
+    agreed_P = (1 + np.sign(truth_P[clear_P]) * np.sign(score_P[clear_P])) / 2
+    return float(agreed_P.mean())

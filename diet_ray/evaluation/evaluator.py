@@ -16,6 +16,8 @@ from diet_ray.distillation.memory_update import memory_rows, memory_schema
 from diet_ray.distillation.scored_rows import EmbeddedRows, LocalScorer, PartScorer
 from diet_ray.errors import RunError
 from diet_ray.evaluation.cell import CellResult, Setting, run_cell
+from diet_ray.evaluation.judges.cost import FullCost, full_rows
+from diet_ray.evaluation.judges.prequential import JudgeSetting
 from diet_ray.evaluation.methods import REDUCED, WITHOUT_TABLES, Method
 from diet_ray.evaluation.rehearsal_weight import SEED, rehearsal_scores
 from diet_ray.evaluation.trajectory import Point, full_trajectory, reduced_trajectory
@@ -24,10 +26,11 @@ from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import Examples
 from diet_ray.runs.run import Run
 from diet_ray.runs.state import RunState
-from diet_ray.runs.upgrades import upgrade_fit
 from diet_ray.seeding import derived_seed
 from diet_ray.storage import Folder
+from diet_ray.stored_config import upgrade_fit
 from diet_ray.training.candidate_setup import validation_rows
+from diet_ray.training.checkpoints.stored import StoredCheckpoint
 from diet_ray.training.recommender import Recommender
 from diet_ray.version import __version__
 
@@ -49,7 +52,6 @@ class Evaluator:
         """Train and score one cell; a rehearsal weight that is "auto" is chosen first."""
         if method in WITHOUT_TABLES:
             return run_cell(method, candidate, seed, self._setting(fit))
-        # The checkpoint gets no name here, so that the cell can free it.
         if method not in REDUCED:
             return run_cell(method, candidate, seed, self._setting(fit), self._newest_checkpoint())
         setting = self._setting(self.with_weight(method, fit))
@@ -108,6 +110,15 @@ class Evaluator:
         newest = self.state.checkpoint(len(self.log.history))
         return TrialData(self.reduced_rows("diet", 0), validation_rows(newest, self.log, rows))
 
+    def judge_setting(self, *, with_reference: bool) -> JudgeSetting:
+        """What judges of candidates share; the newest checkpoint only where one of them needs it."""
+        checkpoint = self._newest_checkpoint() if with_reference else None
+        return JudgeSetting(self.log, self.config.dim, self.config.training, checkpoint)
+
+    def full_cost(self, memory_rows: int) -> FullCost:
+        """Rows by which the cost of judging is counted."""
+        return FullCost(full_rows(self.log), memory_rows)
+
     def provenance(self) -> dict[str, Any]:
         """Log, run and files behind a model that was trained on the newest memory."""
         run = Run.read(self.url)
@@ -142,5 +153,5 @@ class Evaluator:
     def _setting(self, fit: FitConfig) -> Setting:
         return Setting(self.log, self.config.dim, self.config.training, fit)
 
-    def _newest_checkpoint(self) -> bytes:
-        return self.state.checkpoint_bytes(len(self.log.history))
+    def _newest_checkpoint(self) -> StoredCheckpoint:
+        return self.state.stored_checkpoint(len(self.log.history))

@@ -1,7 +1,8 @@
-"""A trained candidate as files: weights without pickle, and a card with their description and provenance.
+"""A trained candidate as files: all that scoring raw rows needs, and nothing that is unpickled.
 
 model.safetensors  tables.F [rows, dim] per field, dense.* of the ranking model
-card.json          candidate, schema, metrics (null where the rows have one class only), provenance
+schema.yaml        with vocabulary/ and side/: how raw rows are encoded (log.scoring.encoding)
+card.json          candidate, tables, metrics (null where the rows have one class only), provenance, versions
 README.md          the same for people, with the front matter that model hubs read
 """
 
@@ -9,6 +10,7 @@ import json
 import math
 from typing import Any
 
+import torch
 import yaml
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -18,13 +20,16 @@ from diet_ray.config import CandidateConfig
 from diet_ray.errors import RunError
 from diet_ray.evaluation.cell import CellResult
 from diet_ray.log.dataset import PreparedLog
+from diet_ray.log.scoring.encoding import write_encoding
 from diet_ray.storage import Folder
 from diet_ray.strict import config_error
 from diet_ray.training.candidate_setup import new_candidate
 from diet_ray.training.recommender import Recommender
 from diet_ray.training.serialization import to_safetensors
+from diet_ray.version import __version__
 
 WEIGHTS, CARD, README = "model.safetensors", "card.json", "README.md"
+FORMAT = 2  # 1, without the key, had no encoding
 
 
 def write_model(
@@ -35,7 +40,7 @@ def write_model(
     result: CellResult,
     provenance: dict[str, Any],
 ) -> None:
-    """Write the three files, the card last: a folder with a card is complete.
+    """Write the files, the card last: a folder with a card is complete.
 
     Args:
         folder: Where to; created if need be.
@@ -48,8 +53,11 @@ def write_model(
     weights = {f"tables.{f}": weight.detach() for f, weight in enumerate(learner.tables.weights())}
     weights |= {f"dense.{name}": part for name, part in learner.dense.state_dict().items()}
     stamp = folder.write(WEIGHTS, to_safetensors(weights))
+    write_encoding(folder, log, learner.tables.rows)
     rows = dict(zip(log.fields, learner.tables.rows, strict=True))
     card = {
+        "format": FORMAT,
+        "versions": {"diet_ray": __version__, "torch": str(torch.__version__)},
         "candidate": candidate.model_dump(mode="json"),
         "schema": {"fields": rows, "dim": learner.tables.weights()[0].shape[1], "tasks": list(log.tasks)},
         "metrics": {"test": _scores(result.after), "validation": _scores(result.validation)},
@@ -59,24 +67,26 @@ def write_model(
     folder.write_json(CARD, card)
 
 
-def read_model(folder: Folder) -> tuple[Recommender, dict[str, Any]]:
+def read_model(folder: Folder, device: str = "cpu") -> tuple[Recommender, dict[str, Any]]:
     """Return the recommender and its card.
 
     Raises:
-        RunError: the folder holds no exported model, or a damaged one.
+        RunError: the folder holds no exported model, a damaged one, or one of a later version.
         ConfigError: its architecture is the user's own and cannot be imported here.
     """
     if not folder.exists(CARD):
         raise RunError(f"{folder.root} holds no exported model: it has no {CARD}")
     card = folder.read_json(CARD)
+    if isinstance(card, dict) and card.get("format", 1) > FORMAT:
+        raise RunError(f"{folder.root} holds a model of a later version of diet_ray; update diet_ray")
     try:
         schema, candidate = card["schema"], CandidateConfig.model_validate(card["candidate"])
         fields, dim, tasks = len(schema["fields"]), schema["dim"], len(schema["tasks"])
         dense = new_candidate(candidate, 0, fields=fields, dim=dim, tasks=tasks)
         weights = load(folder.read(WEIGHTS))
-        learner = Recommender(dense, fields, dim)
+        learner = Recommender(dense, fields, dim, device=device)
         for field, table in enumerate(learner.tables.weights()):
-            table.data = weights[f"tables.{field}"]
+            table.data = weights[f"tables.{field}"].to(learner.device)
         dense.load_state_dict({name: weights[f"dense.{name}"] for name in dense.state_dict()})
     except ValidationError as wrong:
         raise RunError(str(config_error(wrong, folder / CARD))) from wrong

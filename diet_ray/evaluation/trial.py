@@ -5,13 +5,14 @@ and one state file per seed hold what it has done, so a search that is killed lo
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from diet_ray import layout
 from diet_ray.config import CandidateConfig, FitConfig
 from diet_ray.errors import RunError
-from diet_ray.evaluation.trial_record import TrialRecord
+from diet_ray.evaluation.trial_record import State, TrialRecord
 from diet_ray.models.base import RankingModel
 from diet_ray.models.examples import Examples
 from diet_ray.storage import Folder
@@ -73,26 +74,40 @@ class Trial:
         return self.record.best_until(self.replayed)
 
     def _train(self) -> None:
-        started = time.perf_counter()
-        try:
+        """One more epoch on the memory."""
+        with self._timed():
             trainings = self._trainings()
             for seed, training in enumerate(trainings):
                 if not training.finished:
                     training.epoch()
                     self.folder.write(self._state(seed), training.save())
+        done = all(training.finished for training in trainings)
+        scores = tuple(tuple(training.scores) for training in trainings)
+        self._update(state=self._state_after(done), scores=scores)
+        if done:
+            self._remove_states()
+
+    def _state_after(self, memory_done: bool) -> State:
+        """How the trial stands after an epoch on the memory."""
+        return "finished" if memory_done else "running"
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Put the cost of the work within on record, or its failure."""
+        started, cpu = time.perf_counter(), time.process_time()
+        try:
+            yield
         except Exception as failure:
             self._update(state="failed", reason=f"{type(failure).__name__}: {failure}")
             self._remove_states()
             raise
-        done = all(training.finished for training in trainings)
-        self._update(
-            state="finished" if done else "running",
-            scores=tuple(tuple(training.scores) for training in trainings),
-            seconds=self.record.seconds + time.perf_counter() - started,
-            peak_bytes=max(self.record.peak_bytes, peak_bytes()),
+        self.record = self.record.model_copy(
+            update={
+                "seconds": self.record.seconds + time.perf_counter() - started,
+                "cpu_seconds": self.record.cpu_seconds + time.process_time() - cpu,
+                "peak_bytes": max(self.record.peak_bytes, peak_bytes()),
+            }
         )
-        if done:
-            self._remove_states()
 
     def _trainings(self) -> list[CandidateTraining]:
         if self.trainings is None:

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError
 from diet_ray import layout
 from diet_ray.config import CandidateConfig
 from diet_ray.errors import RunError
+from diet_ray.evaluation.judges.record import JudgeRecord
 from diet_ray.storage import Folder
 from diet_ray.strict import Strict, config_error
 from diet_ray.training.candidate import EpochScore, preference
@@ -28,11 +29,37 @@ class TrialRecord(Strict):
     """Per seed, per epoch."""
     seconds: float = 0.0
     """Seconds of training and validation."""
+    cpu_seconds: float = 0.0
+    """The same in seconds of CPU, which other work on the machine does not lengthen."""
     peak_bytes: int = 0
+    judged: tuple[JudgeRecord, ...] = ()
+    """Per judge and seed; what each has seen, piece by piece."""
 
     @property
     def epochs(self) -> int:
         return max((len(scores) for scores in self.scores), default=0)
+
+    @property
+    def pieces(self) -> int:
+        """Pieces of the newest block that all judges have seen."""
+        return min((record.pieces for record in self.judged), default=0)
+
+    @property
+    def steps(self) -> int:
+        """Epochs on the memory and pieces before the judges."""
+        return self.epochs + self.pieces
+
+    def score_after(self, step: int) -> EpochScore:
+        """The score after a step: of an epoch on the memory `best_until`, of a piece the judges' mean."""
+        if step <= self.epochs:
+            return self.best_until(step)
+        return self.judges_mean(step - self.epochs)
+
+    def judges_mean(self, piece: int) -> EpochScore:
+        """Mean over judges and seeds of the scores after a piece, counted from 1."""
+        auc = [record.auc[piece - 1] for record in self.judged]
+        logloss = [record.logloss[piece - 1] for record in self.judged]
+        return EpochScore(sum(auc) / len(auc), sum(logloss) / len(logloss))
 
     def best_until(self, epoch: int) -> EpochScore:
         """Mean over seeds of each seed's best score among the first `epoch`: a curve that never falls."""

@@ -104,6 +104,7 @@ class PreparedLog(EncodedLog):
             "outside of every block": manifest["outside"],
             "quarantined": manifest["quarantined"],
         }
+        self.plain_schema: dict[str, Any] | None = manifest.get("schema")  # LogSchema.plain
         # Logs of version 0.1 have none of these.
         self.notes: dict[str, int] = manifest.get("notes", {})  # what was read with a doubt -> how often
         self.quarantined_by_reason: dict[str, int] = manifest.get("quarantined_by_reason", {})

@@ -14,10 +14,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from diet_ray.errors import DataError
+from diet_ray.lease import Lease
 from diet_ray.log.drift_config import DriftConfig
 from diet_ray.log.schema import LogSchema, parse_schema
 from diet_ray.seeding import numpy_generator
 from diet_ray.storage import Folder
+from diet_ray.strict import differences
 
 Array = NDArray[np.float64]
 Ids = NDArray[np.int64]
@@ -62,21 +64,36 @@ def drift_schema(config: DriftConfig) -> LogSchema:
 def write_drift_log(config: DriftConfig, out: str) -> str:
     """Generate the raw log under out/source, unless it is there, and return that directory.
 
-    Raises DataError where another log was generated there.
+    Raises:
+        DataError: where another log was generated there.
+        RunError: where another process is generating one.
     """
-    folder, wanted = Folder.at(out), config.model_dump(mode="json")
+    folder = Folder.at(out)
+    if not _is_written(folder, config):
+        with Lease(folder):
+            if not _is_written(folder, config):
+                _write(folder, config)
+    return folder / "source"
+
+
+def _is_written(folder: Folder, config: DriftConfig) -> bool:
     # 0.1.0 kept the settings among the files of the log.
     written = next((p for p in ("drift.json", "source/drift.json") if folder.exists(p)), None)
-    if written is not None:
-        if folder.read_json(written) != wanted:
-            raise DataError(f"{out} holds a drift log of other settings; choose another directory")
-        return folder / "source"
+    if written is None:
+        return False
+    if changed := differences(folder.read_json(written), config.model_dump(mode="json"), "drift.", "log"):
+        raise DataError(
+            f"{folder.root} holds a drift log of other settings ({changed}); choose another directory"
+        )
+    return True
+
+
+def _write(folder: Folder, config: DriftConfig) -> None:
     world = World(config)
     for number, start in enumerate(range(0, config.rows, FILE_ROWS)):
         rows = world.rows(start, min(start + FILE_ROWS, config.rows))
         folder.write_parquet(f"source/part-{number:05d}.parquet", rows)
-    folder.write_json("drift.json", wanted)
-    return folder / "source"
+    folder.write_json("drift.json", config.model_dump(mode="json"))
 
 
 class World:

@@ -72,7 +72,8 @@ def normalise(chunk: Chunk, schema: LogSchema, *, as_codes: bool = False) -> Nor
     notes[HEADERS] = chunk.headers
     rejected = _rejected(chunk, came, row, faults)
     if schema.malformed == "error" and rejected.num_rows:
-        raise DataError(_first_fault(rejected, chunk.path))
+        advice = "set malformed: quarantine in the schema to set such rows aside" if schema.tasks else ""
+        raise DataError(_first_fault(rejected, chunk.path, advice or "correct the row or leave it out"))
     good_N = faults.none()
     return Normalised(_where(pa.table(columns), good_N), _where(row, good_N), rejected, +notes)
 
@@ -113,9 +114,13 @@ def _filtered(
 def _columns(
     table: pa.Table, schema: LogSchema, faults: Faults, path: str, *, as_codes: bool
 ) -> tuple[dict[str, pa.Array], Counter[str]]:
-    times = times_of(_array(table, schema.time.column), schema.time, path)
-    faults.add(times.bad_N, f"{schema.time.column} {NOT_A_TIME}")
-    columns: dict[str, Any] = {"ts": pa.array(times.ms_N)}
+    columns: dict[str, Any] = {}
+    notes = Counter[str]()
+    if schema.needs_time:
+        times = times_of(_array(table, schema.time.column), schema.time, path)
+        faults.add(times.bad_N, f"{schema.time.column} {NOT_A_TIME}")
+        columns["ts"] = pa.array(times.ms_N)
+        notes = Counter({REPEATED: int(times.repeated_N.sum()), SKIPPED: int(times.skipped_N.sum())})
     for field in schema.fields:
         if field.part:
             parts = _part_of_time(columns["ts"], field.part, schema.time.zone)
@@ -138,7 +143,6 @@ def _columns(
         events = ids_of(_array(table, schema.event_id), schema.event_id)
         faults.add(events.bad_N, events.reason)
         columns[EVENT] = events.values
-    notes = Counter({REPEATED: int(times.repeated_N.sum()), SKIPPED: int(times.skipped_N.sum())})
     return columns, notes
 
 
@@ -202,7 +206,7 @@ def _rejected(chunk: Chunk, came: pa.Table, row: pa.Array, faults: Faults) -> pa
     return pa.concat_tables([faulty, unread], promote_options="default").sort_by("row")
 
 
-def _first_fault(rejected: pa.Table, path: str) -> str:
+def _first_fault(rejected: pa.Table, path: str, advice: str) -> str:
     first = rejected.slice(0, 1).to_pylist()[0]
     reason = first["reason"]
     cells = {name: value for name, value in first.items() if reason.startswith(f"{name} ")}
@@ -210,5 +214,4 @@ def _first_fault(rejected: pa.Table, path: str) -> str:
     if reason.endswith(NOT_A_TIME):
         texts = [value for value in cells.values() if isinstance(value, str)]
         shown += "".join(f" ({reading})" for reading in map(readings_of, texts) if reading)
-    advice = "set malformed: quarantine in the schema to set such rows aside"
     return f"{path}, row {first['row']}: {reason}{shown}; {advice}"

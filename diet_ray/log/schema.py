@@ -112,9 +112,19 @@ class LogSchema(Strict):
             for name, (start, end) in {**named, **after}.items()
         }
 
+    def unlabelled(self) -> "LogSchema":
+        """The schema of rows that are to be scored: every row is taken, and none has labels."""
+        return self.model_copy(update={"tasks": (), "where": (), "event_id": None})
+
+    @property
+    def needs_time(self) -> bool:
+        """Whether rows must have a time: those of a log always, others where a field is made of it."""
+        return bool(self.tasks) or any(field.part for field in self.fields)
+
     def columns(self) -> list[str]:
         """Columns of the log (or its side tables) that are read."""
-        wanted = [self.time.column, *(f.source for f in self.fields), *(t.source for t in self.tasks)]
+        wanted = [self.time.column] * self.needs_time
+        wanted += [*(f.source for f in self.fields), *(t.source for t in self.tasks)]
         wanted += [*(w.column for w in self.where), *([self.event_id] if self.event_id else [])]
         return list(dict.fromkeys([*wanted, *(side.on for side in self.join)]))
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from diet_ray import layout
 from diet_ray.errors import DataError
 from diet_ray.log.declaration import FilesConfig
 from diet_ray.log.files import matching_files, side_folder, url_of
@@ -16,6 +17,7 @@ from diet_ray.log.formats.opening import open_table
 from diet_ray.log.schema import LogSchema
 from diet_ray.log.values.columns import plain
 from diet_ray.log.values.ids import ids_of, without_missing
+from diet_ray.storage import Folder
 
 
 class Joined(NamedTuple):
@@ -37,6 +39,12 @@ def side_tables(source: str, schema: LogSchema) -> list[Joined]:
         versions = tuple((url, folder.fs.ukey(path)) for url, path in zip(urls, paths, strict=True))
         tables.append(Joined(side.on, _read(versions, side.on, schema)))
     return tables
+
+
+def keep_side_tables(folder: Folder, source: str, schema: LogSchema) -> None:
+    """Store the side tables with a prepared log, for rows that are to be scored without the source."""
+    for number, side in enumerate(side_tables(source, schema)):
+        folder.write_parquet(layout.side_table(number), side.table)
 
 
 @lru_cache(maxsize=4)

@@ -1,6 +1,6 @@
 """Raw log files as chunks of rows, side tables joined, cells as the file stores them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -25,22 +25,31 @@ class Chunk(NamedTuple):
     stop: int = 0  # number of the last of all these rows
 
 
-def chunks(path: str, schema: LogSchema, source: str) -> Iterator[Chunk]:
+def chunks(
+    path: str,
+    schema: LogSchema,
+    source: str,
+    *,
+    sides: list[Joined] | None = None,
+    keep: Sequence[str] = (),
+) -> Iterator[Chunk]:
     """Stream one file with the columns of the schema, side tables and partitions joined.
 
+    sides: the side tables, where they do not lie at the source. keep: columns besides those of the schema.
     Raises DataError naming the file where a column is missing or there twice, or the file is damaged.
     """
-    sides, constants = side_tables(source, schema), partitions(source, path)
-    row = 0
+    sides = side_tables(source, schema) if sides is None else sides
+    constants = partitions(source, path)
+    wanted, row = list(dict.fromkeys([*schema.columns(), *keep])), 0
     with open_table(path, schema.files) as file:
-        own = _own_columns(file, path, schema, sides, constants)
+        own = _own_columns(file, path, wanted, schema, sides, constants)
         try:
             for batch in file.batches(own):
                 row = batch.stop
                 yield Chunk(
                     path,
                     pa.array(batch.row_N),
-                    with_sides(_with_constants(batch, schema, constants), sides, schema),
+                    with_sides(_with_constants(batch, wanted, constants), sides, schema),
                     batch.unread,
                     batch.headers,
                     batch.stop,
@@ -50,10 +59,14 @@ def chunks(path: str, schema: LogSchema, source: str) -> Iterator[Chunk]:
 
 
 def _own_columns(
-    file: TableFile, path: str, schema: LogSchema, sides: list[Joined], constants: dict[str, str | None]
+    file: TableFile,
+    path: str,
+    wanted: list[str],
+    schema: LogSchema,
+    sides: list[Joined],
+    constants: dict[str, str | None],
 ) -> list[str]:
     """Columns to be read from the file itself, one at least, for they carry the number of its rows."""
-    wanted = schema.columns()
     elsewhere = {*constants, *(name for side in sides for name in side.table.column_names if name != side.on)}
     missing = [name for name in wanted if name not in file.columns and name not in elsewhere]
     if missing and not isinstance(file, JsonLines):  # whose keys may come later
@@ -72,9 +85,9 @@ def _listed(columns: list[str], schema: LogSchema) -> str:
     return listed
 
 
-def _with_constants(batch: Batch, schema: LogSchema, constants: dict[str, str | None]) -> pa.Table:
+def _with_constants(batch: Batch, wanted: list[str], constants: dict[str, str | None]) -> pa.Table:
     table = batch.table
-    for name in schema.columns():
+    for name in wanted:
         if name in constants and name not in table.column_names:
             value = pa.scalar(constants[name], pa.string())
             table = table.append_column(name, pa.repeat(value, table.num_rows))

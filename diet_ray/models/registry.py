@@ -75,7 +75,9 @@ def _architecture(name: str) -> Architecture:
         return ARCHITECTURES[name]
     if ":" not in name:
         known = ", ".join(ARCHITECTURES)
-        raise ConfigError(f"unknown model {name!r}: use one of {known}, or package.module:Class")
+        raise ConfigError(
+            f"unknown model {name!r}: use one of {known}, package.module:Class, or file.py:Class"
+        )
     architecture = import_named(name, f"model {name!r}")
     if isinstance(architecture, type) and not issubclass(architecture, nn.Module):
         raise ConfigError(f"model {name} must be a class of nn.Module")

@@ -5,13 +5,15 @@ from typing import Any
 import yaml
 
 from diet_ray import layout
-from diet_ray.config import OF_LOG, RunConfig
+from diet_ray.config import RunConfig
 from diet_ray.errors import DataError, RunError
 from diet_ray.log.stream.config import StreamConfig
 from diet_ray.runs.metrics import StageMetrics
 from diet_ray.runs.records import RecordChain, StageRecord, sha256
-from diet_ray.runs.upgrades import upgrade_config
 from diet_ray.storage import FileStamp, Folder
+from diet_ray.stored_config import OF_LOG, upgrade_config
+from diet_ray.strict import differences
+from diet_ray.training.checkpoints.manifest import Manifest
 
 
 class Run:
@@ -24,7 +26,7 @@ class Run:
     """
 
     def __init__(self, folder: Folder, content: bytes) -> None:
-        self.folder, self.config = folder, upgrade_config(_parsed_config(folder, content))
+        self.folder, self.config = folder, upgrade_config(parsed_config(folder, content))
         self.config_sha256 = sha256(content)
         self._chain = RecordChain.read(folder, self.config_sha256)
 
@@ -53,9 +55,10 @@ class Run:
             folder.write(layout.CONFIG, yaml.safe_dump(config, sort_keys=True).encode())
         run = cls.read(url)
         run._check_same_config(config)
-        run._check_files()
-        run._sweep()
-        run._publish_latest()
+        if run.stage:
+            run.check_start(run.stage)
+        run.sweep()
+        run.publish_latest()
         return run
 
     @property
@@ -95,27 +98,49 @@ class Run:
                 f"stage {record.stage} of {self.folder.root} was committed by another process"
             ) from other
         self._chain.append(record, content)
-        self._publish_latest()
+        self.publish_latest()
         return record
 
     def verify(self, stage: int) -> None:
         """Check every file of a committed stage against its record; RunError names the first that differs.
 
-        Folders that a stream has removed by its policy are not missed.
+        Files of earlier stages that its checkpoint builds on are checked, too. Folders that a stream has
+        removed by its policy are not missed.
         """
-        policy = self.config.get("stream")
-        kept = not policy or StreamConfig.model_validate(policy).keeps(stage, self.stage)
         for stamp in self.records[stage - 1].files:
-            part, _, rest = stamp.path.partition("/")
-            may_be_gone = policy and (part == "events" or (part in layout.SWEPT_FOLDERS and not kept))
-            if may_be_gone and not self.folder.exists(f"{part}/{rest.partition('/')[0]}"):
-                continue
-            self._check(stage, stamp)
+            if not is_removed(self.folder, self.config, stage, self.stage, stamp.path):
+                self._check(stage, stamp)
+        own = layout.stage_folder("reference", stage)
+        manifest = Manifest.read(self.folder, stage)
+        for stamp in manifest.files if manifest else ():
+            if not stamp.path.startswith(f"{own}/"):
+                self._check(stage, stamp)
 
-    def _publish_latest(self) -> None:
-        """Name the newest memory for consumers; after the record, so what is named is committed."""
+    def check_start(self, stage: int) -> None:
+        """Check what the stage after `stage` starts from; RunError names a file that is gone or damaged.
+
+        That is all of `stage`, the vocabulary of all stages, and the event ids that a row in time can repeat.
+        """
+        for record in self.records[:stage]:
+            for stamp in record.files:
+                if self._is_start(record, stamp.path, stage):
+                    self._check(record.stage, stamp)
+
+    def _is_start(self, record: StageRecord, path: str, stage: int) -> bool:
+        part, newest = path.partition("/")[0], self.records[stage - 1].metrics.stream
+        if part == "events" and newest and record.metrics.stream:
+            lateness = StreamConfig.model_validate(self.config["stream"]).lateness
+            return record.metrics.stream.watermark >= newest.watermark - lateness * 1000
+        return part == "vocabulary" or record.stage == stage
+
+    def publish_latest(self, stage: int | None = None) -> None:
+        """Name the memory of a stage, the newest by default, for consumers.
+
+        Called after the record is written, so that what is named is committed.
+        """
         if self.records:
-            latest = {"stage": self.stage, **self.records[-1].memory_stamp()._asdict()}
+            record = self.records[-1 if stage is None else stage - 1]
+            latest = {"stage": record.stage, **record.memory_stamp()._asdict()}
             path = layout.LATEST_MEMORY
             if not self.folder.exists(path) or self.folder.read_json(path) != latest:
                 self.folder.write_json(path, latest)
@@ -128,46 +153,48 @@ class Run:
                 "directory or the run's own settings"
             )
 
-    def _check_files(self) -> None:
-        """Check what the next stage starts from: the newest stage, and the vocabulary of all stages."""
-        for record in self.records:
-            for stamp in record.files:
-                if stamp.path.startswith("vocabulary/"):
-                    self._check(record.stage, stamp)
-        if self.stage:
-            self.verify(self.stage)
-
     def _check(self, stage: int, stamp: FileStamp) -> None:
         try:
             stamp.verified(self.folder)
         except DataError as broken:
             raise RunError(f"stage {stage} is damaged: {broken}") from broken
 
-    def _sweep(self) -> None:
+    def sweep(self, *, keep_trained: bool = True) -> None:
+        """Remove the files of stages that are not committed.
+
+        keep_trained: leave checkpoints whose training has finished, which the next start uses.
+        """
         for part in layout.STAGE_FOLDERS:
             if not self.folder.exists(part):
                 continue
             for path in self.folder.fs.ls(self.folder / part, detail=False):
                 stage = layout.stage_number(path.rsplit("/", 1)[-1])
-                if stage is not None and stage > self.stage:
+                if stage is None or stage <= self.stage:
+                    continue
+                if not (keep_trained and part == "reference" and self.folder.exists(layout.trained(stage))):
                     self.folder.fs.rm(path, recursive=True)
 
 
-def differences(stored: dict[str, Any], requested: dict[str, Any], prefix: str = "") -> str:
-    """The keys in which two settings differ, with both values; empty where they are the same."""
-    changed = []
-    for key in sorted(stored.keys() | requested.keys()):
-        old, new = stored.get(key), requested.get(key)
-        if old == new:
-            continue
-        if isinstance(old, dict) and isinstance(new, dict):
-            changed.append(differences(old, new, f"{prefix}{key}."))
-        else:
-            changed.append(f"{prefix}{key}: the run has {old!r}, this command asks for {new!r}")
-    return "; ".join(changed)
+def is_removed(folder: Folder, config: dict[str, Any], stage: int, newest: int, path: str) -> bool:
+    """Whether a stream has removed a file of a stage, with its folder, by its policy.
+
+    Args:
+        folder: the run directory.
+        config: of the run.
+        stage: number of the stage.
+        newest: the last committed stage.
+        path: of the file, relative to the run directory.
+    """
+    policy, (part, number, *_) = config.get("stream"), path.split("/")
+    if not policy:
+        return False
+    kept = StreamConfig.model_validate(policy).keeps(stage, newest)
+    may_be_gone = part == "events" or (part in layout.SWEPT_FOLDERS and not kept)
+    return may_be_gone and not folder.exists(f"{part}/{number}")
 
 
-def _parsed_config(folder: Folder, content: bytes) -> dict[str, Any]:
+def parsed_config(folder: Folder, content: bytes) -> dict[str, Any]:
+    """A run's config.yaml; RunError where it is malformed."""
     path = folder / layout.CONFIG
     try:
         config = yaml.safe_load(content)

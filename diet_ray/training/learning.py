@@ -3,7 +3,7 @@
 Shape suffixes: N rows, F fields, T tasks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -72,6 +72,16 @@ def learn_block(
         buffer_rows=training.shuffle_rows,
         draw=numpy_generator(seed, "shuffle", block.name),
     )
+    return learn_batches(recommender, batches, report, rehearsal) / block.rows
+
+
+def learn_batches(
+    recommender: Recommender,
+    batches: Iterable[EncodedRows],
+    report: Report = lambda rows: None,
+    rehearsal: Rehearsal | None = None,
+) -> float:
+    """A step on each batch, as `learn_block` takes them; returns the summed loss of their rows."""
     total = 0.0
     for batch in batches:
         id_NF, label_NT = tensors(batch, recommender.device)
@@ -79,7 +89,7 @@ def learn_block(
         weight = rehearsal.weight if rehearsal else 1.0
         total += recommender.step(id_NF, label_NT, rehearsed, weight) * batch.rows
         report(batch.rows)
-    return total / block.rows
+    return total
 
 
 def tensors(rows: EncodedRows, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ class Evaluate:
     methods: str = ",".join(METHODS)
     """Comma list of what candidates learn in place of history."""
     candidates: str = ",".join(BUILT_IN)
-    """Comma list of architectures, package.module:Class, or YAML files such as best.yaml."""
+    """Comma list of architectures, package.module:Class, file.py:Class, or YAML files such as best.yaml."""
     seeds: int = 3
     """Number of seeds per cell: 0, 1, ..."""
     data: str | None = None

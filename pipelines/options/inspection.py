@@ -18,8 +18,6 @@ class Inspect:
     """Directory of a run; it may be running."""
     json: bool = False
     """Print JSON instead of tables."""
-    verify: bool = False
-    """Check every file against the size and checksum in its record."""
 
     def __call__(self) -> None:
         from pipelines.inspection import execute

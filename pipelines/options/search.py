@@ -7,19 +7,26 @@ import tyro
 
 from diet_ray.config import FitConfig
 
-Scheduler = Literal["asha", "none"]
+Scheduler = Literal["auto", "rungs", "asha", "none"]
 Searcher = Literal["random", "optuna"]
+CONFIRMED = 3  # candidates, where the command says how but not how many
+MEMORY = "memory"  # the judge that is none
 
 
 @dataclass(frozen=True)
 class Search:
-    """Search a space of candidate architectures on the memory of a run.
+    """Search a space of candidate architectures with the memory and the newest block of a run.
 
-    $ diet-ray search --run runs/globo --space joint --samples 32
+    $ diet-ray search --run runs/globo --space joint --samples 60
 
-    $ diet-ray search --run runs/globo --samples 32 --resume
+    $ diet-ray search --run runs/globo --samples 60 --budget 8 --confirm full
 
     $ diet-ray search --run runs/globo --space my_package.my_space --samples 100 --searcher optuna --name mine
+
+    Judges: cold, empty tables; mixed, tables half reference, half fresh; warm, the reference's tables; early,
+    the oldest block; users, an eighth of the users from the start. Each learns real rows and is scored on
+    them before it learns them.
+    --judges memory trains on the memory alone, which is cheaper and does not rank good candidates.
 
     Writes RUN/search/results.parquet, one row per trial, best.yaml, which `evaluate` and `train` take, and
     tensorboard/ (to view it: `pip install tensorboard`).
@@ -31,18 +38,31 @@ class Search:
     """joint, dcn, dcnv2, finalnet, finalmlp, wukong, or a module with SPACE (see tune_spaces)."""
     samples: int = 32
     """Number of candidates."""
-    scheduler: Scheduler = "asha"
-    """asha: stop trials below the best third after as many epochs; none: run every trial to its end."""
+    judges: str = "cold,mixed"
+    """Comma list of cold, mixed, warm, early, users; or memory alone."""
+    memory_epochs: int = 1
+    """Epochs on the memory before the judges."""
+    scheduler: Scheduler = "auto"
+    """rungs: stop a fifth after the memory, half after a quarter and after half of the newest block; asha:
+    stop trials below the best third; none: run every trial to its end; auto: rungs, for the memory alone
+    asha."""
+    anchors: str | None = None
+    """A results.parquet of candidates whose full training is known: columns candidate (JSON) and auc. The
+    judges are checked against them and weighed by them."""
+    budget: str | None = None
+    """Most that all trials together may cost: full trainings (8), or minutes (20m)."""
     searcher: Searcher = "random"
     """random, or optuna: learn from earlier trials."""
-    confirm: int = 3
-    """Number of best candidates to train on the subsequent block, too, and score on the test block."""
+    confirm: int | Literal["full"] = CONFIRMED
+    """Number of best candidates to train on the memory and the subsequent block and score on the test block;
+    full: train the best three on all history."""
     seeds: int = 1
     """Seeds per trial and per confirmation; their mean counts."""
     seed: int = 0
     """Seed of the sampler."""
     resume: bool = False
-    """Resume an interrupted search, or add samples to a finished one."""
+    """Not needed: the same command resumes a search, with more samples or budget goes on with it, and tries
+    again what failed."""
     name: str = "search"
     """Folder of the search in the run directory."""
     max_concurrent: int | None = None

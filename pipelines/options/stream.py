@@ -7,7 +7,7 @@ import tyro
 
 from diet_ray.log.stream.config import KafkaConfig, StreamConfig
 from pipelines.runtime.command import option
-from pipelines.runtime.recipe import Recipe, load_recipe
+from pipelines.runtime.recipe import Recipe, load_recipe, load_stream_policy
 
 ITERATIONS = 4  # outer, per micro-block, where no recipe sets them
 
@@ -37,7 +37,7 @@ class Stream:
     run: str
     """Directory of the run; new, or one to resume."""
     config: str | None = None
-    """A recipe or a YAML file; options below override it."""
+    """A recipe, a YAML file, or the config.yaml of a run; options below override it."""
     until_idle: float | None = None
     """Seconds without anything new after which the stream closes a last block and ends; never if left out."""
     poll: float = 1.0
@@ -57,7 +57,9 @@ class Stream:
         """The defaults of the options: those of the recipe that --config names."""
         config = option("--config")
         recipe = load_recipe(config) if config else Recipe()
-        return cls(tyro.MISSING, tyro.MISSING, tyro.MISSING, settings=for_small_blocks(recipe))
+        policy = load_stream_policy(config) if config else StreamConfig()
+        missing = tyro.MISSING
+        return cls(missing, missing, missing, stream=policy, settings=for_small_blocks(recipe))
 
     def __call__(self) -> None:
         from pipelines.stream import execute

@@ -16,15 +16,15 @@ class Train:
 
     $ diet-ray train --run runs/globo --candidate wukong --seed 1 --out models/wukong-1
 
-    Writes OUT/model.safetensors (tables and dense part), OUT/card.json and OUT/README.md (schema, metrics,
-    provenance). The dense part learns from the memory with the tables of the reference, then the whole model
-    from the subsequent block, as in `evaluate`.
+    Writes to OUT all that `predict` and a server need: weights, schema, vocabularies, and a card with metrics
+    and provenance. The dense part learns from the memory with the tables of the reference, then the whole
+    model from the subsequent block, as in `evaluate`.
     """
 
     run: str
     """Directory of a run that has distilled all its blocks."""
     candidate: str
-    """YAML file of `search`, an architecture's name, or package.module:Class."""
+    """YAML file of `search`, an architecture's name, package.module:Class, or file.py:Class."""
     out: str
     """Directory of the exported model; new."""
     seed: int = 0

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from diet_ray.evaluation.agreement import FEWEST
-from diet_ray.evaluation.gaps import mean_gap
 from diet_ray.evaluation.methods import METHODS, REDUCED
-from diet_ray.evaluation.verdict import Contrast
+from diet_ray.evaluation.verdicts.gaps import mean_gap
+from diet_ray.evaluation.verdicts.verdict import Contrast
 from pipelines.evaluate import MEMBER, members_of_reference, with_spread
 from pipelines.reporting import charts
 from pipelines.reporting.page import Part, Text, Value, chart, table

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from diet_ray.evaluation.evidence import of_run
-from diet_ray.evaluation.verdict import NAMES, Contrast, Evidence, verdict
+from diet_ray.evaluation.verdicts.evidence import of_run
+from diet_ray.evaluation.verdicts.verdict import NAMES, Contrast, Evidence, verdict
 from diet_ray.runs.run import Run
 from pipelines.reporting.page import Number, Numbers, Part, Sentence, Text
 

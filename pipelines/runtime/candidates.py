@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from diet_ray.config import CandidateConfig
 from diet_ray.errors import ConfigError
+from diet_ray.models.registry import check_options
 from diet_ray.strict import config_error
 
 
@@ -16,7 +17,8 @@ def load_candidates(words: list[str]) -> dict[str, CandidateConfig]:
     """Candidates by name: an architecture's name, or that of a YAML file without its ending.
 
     Raises:
-        ConfigError: where a file cannot be read, or two candidates have the same name.
+        ConfigError: where a file cannot be read, two candidates have the same name, or there is no such
+            architecture.
     """
     candidates: dict[str, CandidateConfig] = {}
     for word in words:
@@ -25,6 +27,8 @@ def load_candidates(words: list[str]) -> dict[str, CandidateConfig]:
         if name in candidates:
             raise ConfigError(f"two candidates are called {name}; rename a file")
         candidates[name] = load_candidate(word) if is_file else CandidateConfig(name=word)
+        # A class of the user's own is imported before Ray starts, so that it goes to the workers.
+        check_options(candidates[name].name, candidates[name].options)
     return candidates
 
 

@@ -4,16 +4,18 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import zip_longest
 from typing import Any
 
 import tyro
 from pydantic import ValidationError
 
-from diet_ray.config import RENAMED_KEYS
 from diet_ray.errors import ConfigError, DietError
+from diet_ray.stored_config import RENAMED_KEYS
 from diet_ray.strict import config_error
+from pipelines.runtime.help_text import folded
 from pipelines.runtime.progress import console
 
 MISTAKE = 2
@@ -44,9 +46,11 @@ def run_command(
         if default:
             refuse_renamed(words)
             given = {"default": default()}
-        tyro.cli(command, prog=prog, args=words, **given)()
+        with folded() if {"-h", "--help"} & set(words) else nullcontext():
+            called = tyro.cli(command, prog=prog, args=words, **given)
+        called()
 
-    return guarded(work)
+    return guarded(work, shlex.join([*prog.split(), *words]))
 
 
 def say_next(*words: str) -> None:
@@ -54,12 +58,32 @@ def say_next(*words: str) -> None:
     console.print(f"next: {shlex.join(('diet-ray', *words))}", markup=False)
 
 
-def guarded(work: Callable[[], int | None]) -> int:
-    """The exit code of `work`: a user's mistake becomes a message and code 2, a bug keeps its traceback."""
+@contextmanager
+def keeping(what: Callable[[], str], *more: str) -> Iterator[None]:
+    """Say what is kept where the user interrupts what runs inside.
+
+    Args:
+        what: a clause such as "finished cells are kept".
+        more: words to add to the command that resumes.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(what(), *more) from None
+
+
+def guarded(work: Callable[[], int | None], command: str = "") -> int:
+    """The exit code of `work`: a user's mistake becomes a message and code 2, a bug keeps its traceback.
+
+    command: as it was typed, to say what resumes after an interrupt.
+    """
     try:
         return work() or 0
-    except KeyboardInterrupt:
-        console.print("interrupted; committed stages are kept; rerun the same command to resume")
+    except KeyboardInterrupt as interrupt:
+        kept, *more = map(str, interrupt.args or ("",))
+        words = " ".join([command, *(word for word in more if word not in command)])
+        resume = f"; {kept}; resume with: {words}" if kept else ""
+        console.print(f"interrupted{resume}", markup=False)
         return INTERRUPTED
     except BrokenPipeError:
         # What Python still holds for standard output would raise once more at exit.

@@ -15,9 +15,11 @@ from diet_ray.errors import RunError
 from diet_ray.evaluation.methods import METHODS, REDUCED, Method
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.runs.run import Run
-from diet_ray.runs.upgrades import upgrade_fit
 from diet_ray.storage import Folder, absolute
+from diet_ray.stored_config import upgrade_fit
+from diet_ray.strict import differences
 from diet_ray.training.candidate_setup import new_candidate
+from pipelines.runtime.command import keeping
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.run_access import complete_run
 
@@ -126,22 +128,23 @@ def _check_settings(evaluated: EvaluatedRun, candidates: dict[str, CandidateConf
         path, settings = layout.evaluated_candidate(name), candidate.model_dump(mode="json")
         if not folder.exists(path):
             folder.write_json(path, settings)
-        elif folder.read_json(path) != settings:
-            raise _different(folder / path)
+        else:
+            _check_same(folder / path, folder.read_json(path), settings)
     path = layout.EVALUATION_SETTINGS
     own = {"candidate": fit.model_dump(mode="json"), "fingerprint": log.fingerprint}
     if not folder.exists(path):
         folder.write_json(path, own)
         return
     stored = folder.read_json(path)
-    if {**stored, "candidate": upgrade_fit(stored["candidate"])} != own:
-        raise _different(folder / path)
+    _check_same(folder / path, {**stored, "candidate": upgrade_fit(stored["candidate"])}, own)
 
 
-def _different(path: str) -> RunError:
-    return RunError(
-        f"{path} holds different settings than this command; move the run's evaluation folder away first"
-    )
+def _check_same(path: str, stored: dict[str, Any], requested: dict[str, Any]) -> None:
+    if changed := differences(stored, requested):
+        raise RunError(
+            f"{path} holds different settings ({changed}); use the same, or move the run's evaluation folder "
+            "away first"
+        )
 
 
 def _run_missing(
@@ -158,7 +161,7 @@ def _run_missing(
         task.remote(*arguments, cell.method, candidates[cell.candidate], cell.seed, fit): cell
         for cell in missing
     }
-    with bars() as shown, shown.bar("cells", len(missing), "cells") as bar:
+    with keeping(finished_cells), bars() as shown, shown.bar("cells", len(missing), "cells") as bar:
         for cell, done in as_finished(running):
             with user_errors():
                 result = ray.get(done)
@@ -168,6 +171,11 @@ def _run_missing(
                 f"{cell.method} {cell.candidate} seed {cell.seed}: AUC {result.after.auc:.4f}, "
                 f"LogLoss {result.after.logloss:.4f}, {result.seconds:.0f} s"
             )
+
+
+def finished_cells() -> str:
+    """What an interrupted command leaves, as a clause."""
+    return "finished cells are kept"
 
 
 def _choose_weights(methods: list[Method], evaluated: EvaluatedRun, fit: FitConfig, gpus: float) -> None:

@@ -14,21 +14,22 @@ import ray
 from actors.connection import user_errors
 from actors.distiller import Distiller
 from actors.placement import Plan
-from actors.reference import ReferenceModel
+from actors.reference_choice import reference_actor
 from actors.reservation import CapacityWatch, Reservation
 from actors.restart import restartable
 from actors.scorer import Scorer, ScorerPool
 from diet_ray.config import RunConfig
 from diet_ray.distillation.pool import Pool
 from diet_ray.distillation.scored_rows import BlockScorer, Columns
+from diet_ray.lease import Lease
 from diet_ray.log.dataset import Block, EncodedLog
 from diet_ray.log.stream.run_log import open_log
-from diet_ray.runs.lease import Lease
 from diet_ray.runs.metrics import MeanScores, StreamMetrics
 from diet_ray.runs.reference_reuse import ReusedReference
 from diet_ray.runs.run import Run
 from diet_ray.runs.stage import Budget, ProbeScores, TrainedBlock, missing_groups, run_stage
 from diet_ray.runs.stage_memory import PIECE, DistilledMemory
+from diet_ray.runs.trained import Trained, trained_once
 from diet_ray.storage import FileStamp
 from pipelines.runtime.progress import Bars, console
 
@@ -121,9 +122,8 @@ class ActorWorkers:
         return self.distiller.directions.remote(stage, rows, boundary, self._weighed(stage, boundary))
 
     def distill(self, stage: int, rows: int, boundary: Columns, pool: Pool) -> DistilledMemory:
-        label = f"stage {stage}: optimising {rows:,} rows"
         weights = self._weighed(stage, boundary)
-        with self.shown.bar(label, self.config.method.outer.iterations, "iterations") as bar:
+        with self.shown.bar("optimising", self.config.method.outer.iterations, "iterations") as bar:
             call = self.distiller.distill.options(num_returns="streaming")
             memory: DistilledMemory = result_of(
                 call.remote(stage, rows, boundary, pool, weights), bar.advance
@@ -182,12 +182,12 @@ class Driver:
         self.reservation = Reservation(plan, _warn)
         options = self.reservation.options
         common = (data, url, config.model_dump(mode="json"), plan.threads)
-        self.reference = restartable(ReferenceModel).options(**options(0)).remote(*common)
-        self.distiller = restartable(Distiller).options(**options(1)).remote(*common)
+        self.distiller = restartable(Distiller).options(**options(0)).remote(*common)
         self.scorers = [
-            restartable(Scorer).options(**options(2 + number)).remote(*common, score_cache)
+            restartable(Scorer).options(**options(1 + number)).remote(*common, score_cache)
             for number in range(plan.scorers)
         ]
+        self.reference = reference_actor(plan, *common[:3], options)
         actors = [self.reference, *self.scorers, self.distiller]
         self.watch = CapacityWatch(plan, actors, _warn)
 
@@ -200,10 +200,18 @@ class Driver:
                     while trained := training.result():
                         training = ahead.submit(self._train, self.run.stage + 2, shown)
                         self._stage(self.run.stage + 1, trained, shown)
+                except BaseException:
+                    self._abandon()
+                    raise
                 finally:
                     self.source.stop()
         finally:
             self.reservation.release()
+
+    def _abandon(self) -> None:
+        """End the actors: whoever trains ahead would be waited for, minutes after Ctrl-C or an error."""
+        for actor in (self.reference, self.distiller, *self.scorers):
+            ray.kill(actor)
 
     def _train(self, stage: int, shown: Bars) -> TrainedBlock | None:
         block = self.source.next(stage)
@@ -211,13 +219,18 @@ class Driver:
             return None
         started = time.perf_counter()
         if self.reused:
-            stamp, loss = self.reused.copy(stage, self.run)
-            return TrainedBlock(block, stamp, loss, time.perf_counter() - started)
+            files, loss = self.reused.copy(stage, self.run)
+            return TrainedBlock(block, files, loss, time.perf_counter() - started)
         progressive = self.guard.examine(self.reference, block, stage)
-        with shown.bar(f"training the reference on block {block.name}", block.rows, "rows") as bar:
-            call = self.reference.train.options(num_returns="streaming").remote(stage)
-            stamp, loss = result_of(call, bar.advance)
-        return TrainedBlock(block, stamp, loss, time.perf_counter() - started, progressive)
+
+        def train() -> Trained:
+            with shown.bar(f"training {block.name}", block.rows, "rows") as bar:
+                call = self.reference.train.options(num_returns="streaming").remote(stage)
+                files, loss = result_of(call, bar.advance)
+            return Trained(files, loss, time.perf_counter() - started)
+
+        trained = trained_once(self.run.folder, stage, block, train)
+        return TrainedBlock(block, *trained, progressive)
 
     def _stage(self, stage: int, trained: TrainedBlock, shown: Bars) -> None:
         block, records = trained.block, self.run.records
@@ -242,6 +255,7 @@ class Driver:
         self.lease.check()
         self.run.commit(block.name, (*finished.files, *source.files), metrics)
         self.source.committed(stage)
+        shown.committed(block.rows)
         rows = metrics.memory.rows
         console.print(f"stage {stage} (block {block.name}) committed: the memory has {rows:,} rows")
 

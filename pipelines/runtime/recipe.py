@@ -2,13 +2,15 @@
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from actors.placement import ResourceConfig
-from diet_ray.config import OF_LOG, RunConfig
+from diet_ray.config import RunConfig
 from diet_ray.errors import ConfigError
-from diet_ray.runs.upgrades import upgrade_config
+from diet_ray.log.stream.config import StreamConfig
+from diet_ray.stored_config import OF_LOG, upgrade_config
 from diet_ray.strict import config_error, read_yaml
 
 FOLDER = files("pipelines") / "recipes"
@@ -32,9 +34,21 @@ def load_recipe(name_or_file: str) -> Recipe:
             f"no config {name_or_file!r}: use one of {', '.join(RECIPES)}, or a YAML file that exists"
         )
     content = read_yaml(path, f"config {name_or_file}") or {}
-    if isinstance(content, dict) and "fingerprint" in content:  # config.yaml of a run
+    if _is_of_run(content):
         content = {key: value for key, value in upgrade_config(content).items() if key not in OF_LOG}
     try:
         return Recipe.model_validate(content)
     except ValidationError as wrong:
         raise config_error(wrong, f"config {name_or_file}") from wrong
+
+
+def load_stream_policy(name_or_file: str) -> StreamConfig:
+    """When the blocks of a stream close and what is kept: as a stream's config.yaml says, else defaults."""
+    path = Path(name_or_file)
+    content = read_yaml(path, f"config {name_or_file}") if path.is_file() else {}
+    return StreamConfig.model_validate(content.get("stream", {}) if _is_of_run(content) else {})
+
+
+def _is_of_run(content: Any) -> bool:
+    """Whether a file holds the config.yaml of a run."""
+    return isinstance(content, dict) and "fingerprint" in content

@@ -10,6 +10,7 @@ from diet_ray.config import RunConfig
 from diet_ray.errors import RunError
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.runs.run import Run
+from diet_ray.runs.trained import trained_ahead
 from diet_ray.storage import Folder
 
 
@@ -31,6 +32,20 @@ def complete_run(run: str, log: PreparedLog) -> RunConfig:
             f"{run} has {opened.stage} of {len(log.history)} stages; finish it with `diet-ray distill`"
         )
     return opened.run_config
+
+
+def kept_stages(run: Run) -> str:
+    """What of a run an interrupted command leaves, as a clause."""
+    committed = {0: "no stage is committed yet", 1: "stage 1 is kept"}
+    kept = committed.get(run.stage, f"stages 1 to {run.stage} are kept")
+    return f"{kept}{trained_text(run)}"
+
+
+def trained_text(run: Run) -> str:
+    """The stages after the last committed one whose training is not repeated, as a clause; "" for none."""
+    count = trained_ahead(run.folder, run.stage)
+    stages = " and ".join(str(run.stage + number) for number in range(1, count + 1))
+    return f", the training of stage {stages} too" if stages else ""
 
 
 def write_table(folder: Folder, path: str, rows: pd.DataFrame) -> None:

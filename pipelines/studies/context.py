@@ -15,7 +15,8 @@ from diet_ray.evaluation.methods import Method
 from diet_ray.runs.reference_reuse import REFERENCE_KEYS
 from diet_ray.runs.run import Run
 from pipelines.distill import distill
-from pipelines.runtime.comparison import Cell, EvaluatedRun, run_cells
+from pipelines.runtime.command import keeping
+from pipelines.runtime.comparison import Cell, EvaluatedRun, finished_cells, run_cells
 from pipelines.runtime.progress import bars, console
 
 Candidates = dict[str, CandidateConfig]
@@ -79,7 +80,11 @@ class StudyContext:
             for path, c in curves.items()
             if not folder.exists(path)
         }
-        with bars() as shown, shown.bar("trajectories", len(running), "cells") as bar:
+        with (
+            keeping(finished_cells),
+            bars() as shown,
+            shown.bar("trajectories", len(running), "cells") as bar,
+        ):
             for path, done in as_finished(running):
                 with user_errors():
                     folder.write_json(path, [point._asdict() for point in ray.get(done)])

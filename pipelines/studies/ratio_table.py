@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from diet_ray.evaluation.ratio_choice import RatioChoice, choose_ratio
+from diet_ray.evaluation.verdicts.ratio_choice import RatioChoice, choose_ratio
 from diet_ray.seeding import numpy_generator
 
 

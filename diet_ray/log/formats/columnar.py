@@ -17,8 +17,9 @@ BATCH_ROWS = 1_000_000
 class Columnar:
     """An open file that is stored by columns (formats.batch.TableFile)."""
 
-    def __init__(self, columns: list[str]) -> None:
-        self.columns = columns
+    def __init__(self, columns: list[str], rows: int | None = None) -> None:
+        """rows: of the whole file, where the format records it."""
+        self.columns, self.rows = columns, rows
 
     def batches(self, wanted: Sequence[str]) -> BatchIterator:
         row = 0
@@ -37,7 +38,7 @@ class Columnar:
 class Parquet(Columnar):
     def __init__(self, file: BinaryIO, path: str) -> None:
         self.parquet = pq.ParquetFile(file)
-        super().__init__(self.parquet.schema_arrow.names)
+        super().__init__(self.parquet.schema_arrow.names, self.parquet.metadata.num_rows)
 
     def _pieces(self, wanted: list[str]) -> Iterator[pa.Table]:
         for batch in self.parquet.iter_batches(BATCH_ROWS, columns=wanted):
@@ -51,7 +52,7 @@ class Orc(Columnar):
         except ImportError as missing:
             raise DataError(f"{path} is ORC, which this build of pyarrow does not read") from missing
         self.orc: Any = orc.ORCFile(file)
-        super().__init__(self.orc.schema.names)
+        super().__init__(self.orc.schema.names, self.orc.nrows)
 
     def _pieces(self, wanted: list[str]) -> Iterator[pa.Table]:
         for stripe in range(self.orc.nstripes):

@@ -8,6 +8,7 @@ from diet_ray.log.dataset import MANIFEST
 from diet_ray.log.files import ignored_files, log_files, matching_files, side_folder, url_of
 from diet_ray.log.schema import LogSchema, parse_schema
 from diet_ray.storage import FileStamp, Folder, file_at, is_below
+from diet_ray.strict import differences
 
 SOURCES = "sources.json"
 READERS = 8  # threads that compute checksums
@@ -91,8 +92,12 @@ def check_same_log(folder: Folder, schema: LogSchema, source: str) -> None:
 
     A source that is gone is no fault: the prepared log does not need it any more.
     """
-    if parse_schema(folder.read_json(MANIFEST)["schema"], "prepared") != schema:
-        raise DataError(f"{folder.root} holds a log prepared with another schema; choose another directory")
+    stored = parse_schema(folder.read_json(MANIFEST)["schema"], "prepared")
+    if stored != schema:
+        keys = differences(stored.plain(), schema.plain(), owner="log")
+        raise DataError(
+            f"{folder.root} holds a log prepared with another schema ({keys}); choose another directory"
+        )
     raw = Folder.at(source)
     if not raw.fs.exists(raw.root):
         return

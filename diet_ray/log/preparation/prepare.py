@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from diet_ray import layout
 from diet_ray.errors import DataError
+from diet_ray.lease import Lease
 from diet_ray.log.dataset import FORMAT, MANIFEST, Block, PreparedLog, check_time_order, plain_block
 from diet_ray.log.encoding import EncodedPart, block_of, write_part
 from diet_ray.log.normalise import normalise
@@ -49,6 +50,7 @@ from diet_ray.log.preparation.slices import (
     write_staged,
 )
 from diet_ray.log.schema import HashedConfig, LogSchema, parse_schema
+from diet_ray.log.side_tables import keep_side_tables
 from diet_ray.log.source import chunks
 from diet_ray.log.vocabulary import Encoder, HashedEncoder
 from diet_ray.storage import FileStamp, Folder
@@ -114,6 +116,7 @@ def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_proces
 
     Raises:
         DataError: where a block is empty, a file damaged, a row malformed, or `out` holds another log.
+        RunError: where another process is preparing a log in `out`.
 
     Example:
         >>> import diet_ray
@@ -122,12 +125,21 @@ def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_proces
         [3, 1, 1, 1]
     """
     folder = Folder.at(out)
-    if folder.exists(MANIFEST):
-        prepared = PreparedLog.open(out)
-        check_same_log(folder, schema, source)
-        return prepared
-    paths = raw_files(schema, source, out)
-    for leftover in ("staging", "blocks", "vocabulary", "quarantine"):
+    if not folder.exists(MANIFEST):
+        paths = raw_files(schema, source, out)
+        with Lease(folder) as lease:
+            if not folder.exists(MANIFEST):  # nor did another process write it just before
+                return _prepared(schema, source, out, paths, mapper, lease)
+    prepared = PreparedLog.open(out)
+    check_same_log(folder, schema, source)
+    return prepared
+
+
+def _prepared(
+    schema: LogSchema, source: str, out: str, paths: list[str], mapper: Mapper, lease: Lease
+) -> PreparedLog:
+    folder = Folder.at(out)
+    for leftover in ("staging", "blocks", "vocabulary", "quarantine", "side"):
         if folder.exists(leftover):
             folder.fs.rm(folder / leftover, recursive=True)
     staged = _stage(schema, source, out, paths, mapper)
@@ -141,8 +153,10 @@ def prepare(schema: LogSchema, source: str, out: str, mapper: Mapper = in_proces
         for name, of_block in encoded.items()
     ]
     check_time_order(blocks)
+    keep_side_tables(folder, source, schema)
     sides = side_files(schema, source)
     stamps = [piece.stamp for piece in staged] + [digest(path) for path in sides]
+    lease.check()
     folder.write_json(SOURCES, plain_record(source, [*paths, *sides], stamps))
     folder.write_json(MANIFEST, _manifest(schema, blocks, staged, encoded))
     folder.fs.rm(folder / "staging", recursive=True)

@@ -7,6 +7,7 @@ from diet_ray.errors import DataError
 from diet_ray.log.dataset import Block, EncodedLog, parse_block, unsupported
 from diet_ray.log.schema import LogSchema, parse_schema
 from diet_ray.storage import Folder
+from diet_ray.strict import differences
 
 MANIFEST = "stream.json"
 FORMAT = 1
@@ -24,9 +25,11 @@ class StreamLog(EncodedLog):
             folder.write_json(MANIFEST, manifest)
         log = cls.open(folder)
         # malformed may change: a row that stops the stream can be quarantined after a restart.
-        if log.schema.plain() != {**schema.plain(), "malformed": log.schema.malformed}:
+        requested = {**schema.plain(), "malformed": log.schema.malformed}
+        if changed := differences(log.schema.plain(), requested):
             raise DataError(
-                f"the stream at {folder.root} was created with a different schema; choose a new run directory"
+                f"the stream at {folder.root} was created with a different schema ({changed}); choose a new "
+                "run directory"
             )
         return log
 

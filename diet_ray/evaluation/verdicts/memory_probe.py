@@ -8,10 +8,10 @@ import numpy as np
 from diet_ray import layout
 from diet_ray.errors import DataError
 from diet_ray.evaluation.evaluator import Evaluator
-from diet_ray.evaluation.gaps import auc_gap
 from diet_ray.evaluation.methods import Method
 from diet_ray.evaluation.probe import probe_logits, probe_rows
-from diet_ray.evaluation.verdict import Contrast, Evidence, Other, counted, verdict
+from diet_ray.evaluation.verdicts.gaps import auc_gap
+from diet_ray.evaluation.verdicts.verdict import Contrast, Evidence, Other, counted, verdict
 from diet_ray.models.examples import predict
 from diet_ray.storage import Folder
 from diet_ray.training.embedding import embed_rows
@@ -34,12 +34,12 @@ def judge_memory(evaluator: Evaluator, seeds: int) -> Evidence | None:
     """
     log, state = evaluator.log, evaluator.state
     stage, block = len(log.history), log.blocks["subsequent"]
-    sample, checkpoint = probe_rows(log, block), state.checkpoint_bytes(stage)
-    dim, training = state.config.dim, state.config.training
+    sample, checkpoint = probe_rows(log, block), state.stored_checkpoint(stage)
+    dim = state.config.dim
 
     def probed(method: Method) -> list[Array]:
         return [
-            probe_logits(evaluator.reduced_rows(method, seed), checkpoint, log, sample, dim, training, seed)
+            probe_logits(evaluator.reduced_rows(method, seed), checkpoint, log, sample, dim, seed)
             for seed in range(seeds)
         ]
 

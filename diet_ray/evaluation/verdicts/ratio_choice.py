@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from diet_ray.evaluation.gaps import Gap, mean_gap
+from diet_ray.evaluation.verdicts.gaps import Gap, mean_gap
 
 RESAMPLES = 2000
 

@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 from scipy.stats import t as student_t
 
-from diet_ray.evaluation.gaps import Gap
+from diet_ray.evaluation.verdicts.gaps import Gap
 from diet_ray.strict import Strict
 
 LEVEL = 0.95  # of the interval within which a gap is noise

@@ -1,10 +1,17 @@
-"""Settings that version 0.1 stored, in today's form."""
+"""The config of a stored run, as earlier versions wrote it."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from diet_ray.config import RENAMED_KEYS, section
-
+OF_LOG = ("log", "fingerprint", "stream")  # keys of a run's config.yaml that are not those of RunConfig
+# Keys of RunConfig that had another name up to version 0.1: path of the old key -> new name.
+RENAMED_KEYS = {
+    "width": "dim",
+    "reference.beside": "ensemble",
+    "method.boundary.percentile": "quantile",
+    "method.boundary.width": "span",
+    "method.boundary.carry": "realign",
+}
 # Keys that version 0.1 did not have: path of the key -> what its runs are resumed with.
 ADDED_KEYS = {"method.outer.hard_share": 0.5}
 
@@ -14,13 +21,13 @@ def upgrade_config(stored: Mapping[str, Any]) -> dict[str, Any]:
     upgraded = _copied(stored)
     for path, new in RENAMED_KEYS.items():
         *parents, old = path.split(".")
-        keys = section(upgraded, parents)
-        if old in keys:
-            keys[new] = keys.pop(old)
+        section = section_of(upgraded, parents)
+        if old in section:
+            section[new] = section.pop(old)
     for path, value in ADDED_KEYS.items():
         *parents, key = path.split(".")
-        section(upgraded, parents).setdefault(key, value)
-    outer = section(upgraded, ["method", "outer"])
+        section_of(upgraded, parents).setdefault(key, value)
+    outer = section_of(upgraded, ["method", "outer"])
     if "active_rows" in outer and outer["active_rows"] is None:
         outer["active_rows"] = "auto"
     return upgraded
@@ -30,6 +37,13 @@ def upgrade_fit(stored: Mapping[str, Any]) -> dict[str, Any]:
     """The stored settings of a fit with "auto" where version 0.1 wrote null."""
     weight = stored.get("rehearsal_weight", "auto")
     return {**stored, "rehearsal_weight": "auto" if weight is None else weight}
+
+
+def section_of(value: Any, parents: list[str]) -> Any:
+    """The mapping below `parents`; an empty one where there is none."""
+    for parent in parents:
+        value = value.get(parent, {}) if isinstance(value, Mapping) else {}
+    return value if isinstance(value, Mapping) else {}
 
 
 def _copied(value: Any) -> Any:

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 
 from diet_ray import layout
-from diet_ray.evaluation.gaps import mean_gap
-from diet_ray.evaluation.memory_probe import stored_evidence
-from diet_ray.evaluation.verdict import Contrast, Evidence, Other, counted
+from diet_ray.evaluation.verdicts.gaps import mean_gap
+from diet_ray.evaluation.verdicts.memory_probe import stored_evidence
+from diet_ray.evaluation.verdicts.verdict import Contrast, Evidence, Other, counted
 from diet_ray.runs.metrics import StageMetrics
 from diet_ray.runs.records import StageRecord
 from diet_ray.runs.run import Run

@@ -1,7 +1,7 @@
-"""At most one writer per run: a lease in the run directory, renewed by a heartbeat.
+"""At most one writer per directory (a run, a prepared log): a lease in it, renewed by a heartbeat.
 
 Whether a holder is alive is decided by its heartbeat and not by a clock: clocks of two machines differ, and
-run backwards. On the same machine the process itself is looked up, so that a run resumes at once after a
+run backwards. On the same machine the process itself is looked up, so that work resumes at once after a
 crash.
 """
 
@@ -39,7 +39,7 @@ class Lease:
         current = _read(self.folder)
         if current and self._alive(current):
             raise RunError(
-                f"{self.folder.root} is being written by {_holder(current)}; stop it, or choose another run "
+                f"{self.folder.root} is being written by {_holder(current)}; stop it, or choose another "
                 "directory"
             )
         self._write()
@@ -60,7 +60,7 @@ class Lease:
             self.folder.fs.rm(self.folder / layout.LEASE)
 
     def check(self) -> None:
-        """RunError where another process has taken the run over."""
+        """RunError where another process has taken the directory over."""
         current = _read(self.folder)
         if not self.lost_to and (not current or current["token"] != self.token):
             self.lost_to = _holder(current) if current else "a process that removed the lease"

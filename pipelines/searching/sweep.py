@@ -28,6 +28,7 @@ from diet_ray.seeding import derived_seed, numpy_generator
 from diet_ray.storage import Folder
 from pipelines.options.search import Scheduler, Searcher
 from pipelines.runtime.progress import Bar, console
+from pipelines.searching.rungs import Budget, Rung, Rungs
 from tune_spaces.space import Spaces, sample
 
 
@@ -37,10 +38,12 @@ class Sweep(NamedTuple):
     spaces: Spaces
     samples: int
     searcher: Searcher
-    scheduler: Scheduler
+    scheduler: Scheduler  # not auto
     seed: int
     max_concurrent: int
     gpus: float  # per trial
+    rungs: tuple[Rung, ...] = ()
+    budget: Budget = Budget()
 
 
 def run_sweep(sweep: Sweep, setting: SearchSetting, rows: "ray.ObjectRef", bar: Bar) -> None:
@@ -58,7 +61,11 @@ def run_sweep(sweep: Sweep, setting: SearchSetting, rows: "ray.ObjectRef", bar: 
             trainable,
             **_tuner_arguments(sweep, folder),
             run_config=tune.RunConfig(
-                name="sweep", storage_path=scratch, verbose=0, callbacks=[Recorder(folder, bar)]
+                name="sweep",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[Recorder(folder, bar, sweep.budget)],
+                stop=sweep.budget,
             ),
         ).fit()
 
@@ -94,7 +101,7 @@ def _tuner_arguments(sweep: Sweep, folder: Folder) -> dict[str, Any]:
     config: dict[str, Any] = {
         "metric": "objective",
         "mode": "max",
-        "scheduler": _scheduler(sweep.scheduler),
+        "scheduler": _scheduler(sweep),
         "max_concurrent_trials": sweep.max_concurrent,
         "reuse_actors": True,
         "trial_dirname_creator": lambda trial: trial.trial_id,
@@ -113,8 +120,10 @@ def _tuner_arguments(sweep: Sweep, folder: Folder) -> dict[str, Any]:
     }
 
 
-def _scheduler(name: Scheduler) -> TrialScheduler:
-    if name == "none":
+def _scheduler(sweep: Sweep) -> TrialScheduler:
+    if sweep.scheduler == "rungs":
+        return Rungs(sweep.rungs)
+    if sweep.scheduler == "none":
         return FIFOScheduler()
     return ASHAScheduler(time_attr="training_iteration", grace_period=1, reduction_factor=3, max_t=10_000)
 
@@ -150,8 +159,8 @@ def _tune_config(number: int, candidate: CandidateConfig, drawn: dict[str, Any])
 class Recorder(tune.Callback):
     """Follows the sweep in the driver: progress, TensorBoard, and the end of a trial whose process died."""
 
-    def __init__(self, folder: Folder, bar: Bar) -> None:
-        self.folder, self.bar = folder, bar
+    def __init__(self, folder: Folder, bar: Bar, budget: Budget) -> None:
+        self.folder, self.bar, self.budget = folder, bar, budget
         self.boards: dict[int, Board] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -176,11 +185,13 @@ class Recorder(tune.Callback):
     def _ended(self, trial: Any, state: str, reason: str) -> None:
         number = _number(trial)
         record = TrialRecord.read(self.folder, number) or TrialRecord.model_validate(trial.config["trial"])
-        if record.state == "running":
-            record = record.model_copy(update={"state": state, "reason": reason})
-            record.write(self.folder)
-        for path in self.folder.fs.glob(self.folder / layout.trial_states(number)):
-            self.folder.fs.rm(path)
+        # Whom the budget interrupts goes on when the search is resumed with more.
+        if not (record.state == "running" and state == "stopped" and self.budget.exhausted):
+            if record.state == "running":
+                record = record.model_copy(update={"state": state, "reason": reason})
+                record.write(self.folder)
+            for path in self.folder.fs.glob(self.folder / layout.trial_states(number)):
+                self.folder.fs.rm(path)
         if board := self.boards.pop(number, None):
             board.close()
         self.bar.advance(1)
@@ -190,9 +201,11 @@ class Recorder(tune.Callback):
 def trial_text(record: TrialRecord) -> str:
     """A trial in a line."""
     scored = f"{record.epochs} epochs"
-    if record.epochs and record.state != "failed":
-        best = record.best_until(record.epochs)
-        scored = f"AUC {best.auc:.4f}, LogLoss {best.logloss:.4f}, {record.epochs} epochs"
+    if record.pieces:
+        scored = f"{record.epochs} epochs, {record.pieces} pieces"
+    if record.steps and record.state != "failed":
+        best = record.score_after(record.steps)
+        scored = f"AUC {best.auc:.4f}, LogLoss {best.logloss:.4f}, {scored}"
     ended = f"failed: {record.reason}" if record.state == "failed" else record.state
     return f"trial {record.number} {record.candidate.name}: {scored}, {record.seconds:.0f} s, {ended}"
 

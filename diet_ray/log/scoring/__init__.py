@@ -1,0 +1,1 @@
+"""Raw rows without labels, from any source, to rows of a model's tables."""

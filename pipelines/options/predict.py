@@ -1,0 +1,35 @@
+"""The options of `diet-ray predict`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Score the rows of raw files with a model that `train` exported.
+
+    $ diet-ray predict --model models/best --source rows.parquet --out scores.parquet
+
+    $ diet-ray predict --model models/best --source clicks/ --out scores.parquet --keep user_id,item_id
+
+    Files are of any format that `prepare` reads; rows need the columns that the fields are made of, and no
+    labels. OUT is a Parquet file with a probability per task and a row per row of the source, in its order
+    (files by name), written whole or not at all. Rows that cannot be read end the command, or have no scores
+    where the log's schema says `malformed: quarantine`.
+    """
+
+    model: str
+    """Directory of the exported model."""
+    source: str
+    """The rows: a file or a directory, local or any fsspec URL."""
+    out: str
+    """The Parquet file; new."""
+    keep: str = ""
+    """Comma list of columns of the source that OUT has, too."""
+    workers: int | Literal["auto"] = "auto"
+    """Actors that hold the model; auto: one per GPU, or all CPUs but one."""
+
+    def __call__(self) -> None:
+        from pipelines.predict import execute
+
+        execute(self)

@@ -1,0 +1,74 @@
+"""The table that holds judges against full training, on made-up records whose order is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diet_ray import layout
+from diet_ray.evaluation.agreement import clear_pairs, regret
+from diet_ray.storage import Folder
+from pipelines.studies.judge_table import ANCHORS, judge_table, known
+
+CANDIDATES = 20
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """Truth rises with the number; seeds differ by 0.0002; `cold` agrees, `mixed` has it backwards."""
+    folder = Folder.at(str(tmp_path))
+    for number in range(CANDIDATES):
+        name = f"dcn-{number:02d}"
+        for seed in (0, 1):
+            auc = 0.7 + 0.001 * number + 0.0002 * seed
+            record = {
+                "candidate": name,
+                "seed": seed,
+                "config": {"name": "dcn", "learning_rate": 1e-3 * (1 + number)},
+                "validation": {"auc": auc},
+                "test": {"auc": -auc},
+                "progressive_auc": {"0001": [0.5] * 8, "subsequent": [auc] * 8},
+                "seconds": 100.0,
+            }
+            folder.write_json(layout.full_training(name, seed), record)
+        for judge, sign in (("cold", 1), ("mixed", -1)):
+            auc = [0.5, 0.6 + sign * 0.002 * number]
+            judged = {"judge": judge, "auc": auc, "logloss": [0.5, 0.5], "influence": [0.0], "seconds": 10.0}
+            folder.write_json(layout.judged(judge, name, 0), judged)
+    folder.write_json(layout.TRUTH_REFERENCE_COST, {"seconds": 100.0})
+    return folder
+
+
+def test_judges_and_baselines_are_measured_alike(folder: Folder) -> None:
+    table = judge_table(folder, "validation", 2).set_index("judge")
+    cold, mixed = table.loc["cold"], table.loc["mixed"]
+    assert (cold["tau"], cold["clear"], cold["regret"]) == (1, 1, 0)
+    assert (mixed["tau"], mixed["clear"]) == (-1, 0)
+    assert mixed["regret"] == pytest.approx(0.019) and mixed["regret3"] == pytest.approx(0.017)
+    assert cold["cost"] == pytest.approx(0.1)
+    assert mixed["cost"] == pytest.approx((10 + 100 / CANDIDATES) / 100)  # its share of the reference
+    half = table.loc["cold, 1 of 2 pieces"]
+    assert half["cost"] == pytest.approx(0.05) and np.isnan(half["tau"]) and half["clear"] == 0.5
+    assert table.loc["full training, another seed", "tau"] == 1
+    assert table.loc["stopped after 50% of the stream", "cost"] == 0.5
+    ridge = table.loc[f"ridge, {ANCHORS} anchors"]
+    assert ridge["cost"] == 0.5 and ridge["tau"] > 0.5  # the learning rate rises with the truth
+    lucky = table.loc["2 random, fully trained"]
+    assert lucky["cost"] == 0.1 and 0 < lucky["tau"] < 0.5 and lucky["regret"] > 0.003
+
+
+def test_the_test_block_is_read_only_where_it_is_asked_for(folder: Folder) -> None:
+    assert judge_table(folder, "test", 2).set_index("judge").loc["cold", "tau"] == -1
+    truth = known(folder, "validation", 2)
+    assert truth.error == pytest.approx(np.sqrt(2 * 0.0002**2 / 2 / 2)) and len(truth.names) == CANDIDATES
+    folder.fs.rm(folder / layout.full_training("dcn-00", 1))
+    assert len(known(folder, "validation", 2).names) == CANDIDATES - 1
+
+
+def test_clear_pairs_and_regret_by_hand() -> None:
+    truth_C, score_C = np.array([0.70, 0.71, 0.7105, 0.73]), np.array([3.0, 1.0, 2.0, 1.0])
+    # Clear at an error of 0.001: all pairs but (1, 2). Right: (1, 3) is tied, (0, x) and (2, 3) are wrong.
+    assert clear_pairs(truth_C, score_C, 0.001) == pytest.approx(0.5 / 5)
+    assert np.isnan(clear_pairs(truth_C, score_C, 1.0))
+    assert regret(truth_C, score_C) == pytest.approx(0.03)
+    assert regret(truth_C, score_C, 3) == pytest.approx(0.0195)  # of equal scores the first

@@ -1,0 +1,87 @@
+"""An exported model as a server: what it answers, and that it does over HTTP."""
+
+import asyncio
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import requests
+from ray import serve
+from starlette.requests import Request
+
+import diet_ray
+from actors.serving.http import Predictor, application
+from tests.exported_shop import export_model
+from tests.shop_log import shop_rows
+
+ROW = {"ts": "2017-09-03 12:00", "user_id": "u40", "item_id": 31, "brand": None}
+
+
+@pytest.fixture(scope="module")
+def shop_model(shop_log: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("served") / "model"
+    export_model(shop_log / "out", folder)
+    return str(folder)
+
+
+def posted(predictor: Predictor, body: bytes) -> tuple[int, Any]:
+    """Status and content of the answer to a POST, without a server."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    answer = asyncio.run(predictor(Request({"type": "http", "method": "POST", "headers": []}, receive)))
+    return answer.status_code, json.loads(answer.body)
+
+
+def test_rows_are_answered_with_their_probabilities(shop_model: str) -> None:
+    expected = diet_ray.load_model(shop_model).predict([ROW, {**ROW, "user_id": "u1"}])
+    code, content = posted(Predictor(shop_model), json.dumps([ROW, {**ROW, "user_id": "u1"}]).encode())
+    assert code == 200
+    pd.testing.assert_frame_equal(pd.DataFrame(content), expected)
+    assert content[0] != content[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"{", "Expecting property name"),
+        (json.dumps(ROW).encode(), "a list of dicts, but this is a dict"),
+        (json.dumps([{"user_id": "u1"}]).encode(), "no column ts, item_id, brand"),
+        (json.dumps([{**ROW, "ts": "soon"}]).encode(), "row 1: ts is missing or not a time"),
+        (b"\xff", "decode"),
+    ],
+)
+def test_what_is_no_row_is_a_bad_request(shop_model: str, body: bytes, says: str) -> None:
+    code, content = posted(Predictor(shop_model), body)
+    assert code == 400 and says in content["error"]
+
+
+def test_rows_that_cannot_be_read_are_null(shop_log: Path, tmp_path: Path) -> None:
+    export_model(shop_log / "out", tmp_path)
+    schema = tmp_path / "schema.yaml"
+    schema.write_text(schema.read_text().replace("malformed: error", "malformed: quarantine"))
+    code, content = posted(Predictor(str(tmp_path)), json.dumps([{**ROW, "ts": "soon"}, ROW]).encode())
+    assert code == 200 and content[0] == {"clicked": None, "bought": None} and content[1]["clicked"] > 0
+
+
+@pytest.mark.long
+def test_requests_over_http(ray_here: None, shop_model: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    try:
+        serve.run(application({"model": shop_model}))
+        url, rows = f"http://127.0.0.1:{port}/", shop_rows().astype({"ts": "str"})
+        body = rows.astype(object).where(rows.notna(), None).to_dict("records")
+        answer = requests.post(url, json=body, timeout=60)
+        expected = diet_ray.load_model(shop_model).predict(shop_rows())
+        pd.testing.assert_frame_equal(pd.DataFrame(answer.json()), expected, atol=1e-6)
+        refused = requests.post(url, json=[{"user_id": 1}], timeout=60)
+        assert refused.status_code == 400 and "no column" in refused.json()["error"]
+    finally:
+        serve.shutdown()
