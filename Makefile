@@ -16,17 +16,17 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,kafka,optuna]'
 	touch $@
 
-# A generated log, its memory, and what candidates learn from it: minutes on two cores.
+# A generated log, its memory, and what candidates learn from it: two minutes on two cores.
 demo: setup
 	rm -rf $(DEMO)
-	$(BIN)/diet-ray prepare --dataset drift --drift.rows 150000 --out $(DEMO)/log
+	$(BIN)/diet-ray prepare --dataset drift --drift.rows 60000 --out $(DEMO)/log
 	$(BIN)/diet-ray distill --config demo --data $(DEMO)/log --run $(DEMO)/run
 	$(BIN)/diet-ray inspect $(DEMO)/run
 	$(BIN)/diet-ray evaluate --run $(DEMO)/run --methods warmup,random,diet,full --candidates dcn,finalnet --seeds 2
 
-# Two processes, each with a Ray of its own.
+# Two processes, each with a Ray of its own; a file's tests share what they set up, the longest files first.
 test: setup
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: setup
 	$(BIN)/python -m pytest -m long

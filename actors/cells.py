@@ -15,6 +15,7 @@ from diet_ray.evaluation.evaluator import Evaluator
 from diet_ray.evaluation.export import write_model
 from diet_ray.evaluation.methods import Method
 from diet_ray.evaluation.trajectory import Point
+from diet_ray.evaluation.verdicts.memory_probe import judged
 from diet_ray.runs.state import RunState
 from diet_ray.storage import Folder
 
@@ -39,6 +40,12 @@ def evaluate_cell(
 ) -> CellResult:
     """Train and score one cell."""
     return evaluator(data, run, config).run_cell(method, candidate, seed, fit)[1]
+
+
+@ray.remote(num_cpus=THREADS, max_retries=2)
+def judge_memory(data: str, run: str, config: dict[str, Any], seeds: int) -> str:
+    """The verdict on the newest memory."""
+    return judged(evaluator(data, run, config), seeds)
 
 
 @ray.remote(num_cpus=THREADS, max_retries=2)

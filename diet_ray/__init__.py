@@ -32,13 +32,13 @@ if TYPE_CHECKING:
         TrainingConfig,
     )
     from diet_ray.evaluation.exported_model import ExportedModel, load_model
+    from diet_ray.local import distill
     from diet_ray.log.dataset import PreparedLog
     from diet_ray.log.preparation.prepare import prepare
     from diet_ray.log.schema import LogSchema, load_schema
     from diet_ray.log.stream.config import StreamConfig
     from diet_ray.model_config import HeadConfig, ModelConfig
     from diet_ray.models.backbone import Backbone
-    from diet_ray.runs.local import distill
     from diet_ray.runs.published_memory import load_memory
     from diet_ray.runs.run import Run
 
@@ -87,13 +87,13 @@ _MODULES = {
         "TrainingConfig",
     ),
     "diet_ray.evaluation.exported_model": ("ExportedModel", "load_model"),
+    "diet_ray.local": ("distill",),
     "diet_ray.log.dataset": ("PreparedLog",),
     "diet_ray.log.preparation.prepare": ("prepare",),
     "diet_ray.log.schema": ("LogSchema", "load_schema"),
     "diet_ray.log.stream.config": ("StreamConfig",),
     "diet_ray.model_config": ("HeadConfig", "ModelConfig"),
     "diet_ray.models.backbone": ("Backbone",),
-    "diet_ray.runs.local": ("distill",),
     "diet_ray.runs.published_memory": ("load_memory",),
     "diet_ray.runs.run": ("Run",),
 }

@@ -1,12 +1,12 @@
 """The configuration of a distillation: every open choice of the method is a key here."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from diet_ray.errors import ConfigError
 from diet_ray.model_config import BUILT_IN, ModelConfig
+from diet_ray.stored_config import RENAMED_KEYS, section_of
 from diet_ray.strict import Strict
 
 Positive = Annotated[int, Field(gt=0)]
@@ -14,16 +14,6 @@ Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 QuotaRule = Literal["equal", "sqrt", "proportional"]
 TargetLabels = Literal["teacher", "real"]
-
-OF_LOG = ("log", "fingerprint", "stream")  # keys of a run's config.yaml that are not those of RunConfig
-# Keys of RunConfig that had another name up to version 0.1: path of the old key -> new name.
-RENAMED_KEYS = {
-    "width": "dim",
-    "reference.beside": "ensemble",
-    "method.boundary.percentile": "quantile",
-    "method.boundary.width": "span",
-    "method.boundary.carry": "realign",
-}
 
 
 class BoundaryConfig(Strict):
@@ -88,7 +78,10 @@ class OuterConfig(Strict):
     target_labels: TargetLabels = "teacher"
     """Labels of the targets in eq. 19: the checkpoint's probabilities, or the log's 0 and 1."""
     hard_ratio: Share = 0.1
-    """Share of the real rows that become hard targets (eq. 16)."""
+    """Share of the block's rows that are hard (eq. 16); as many of the real rows become targets."""
+    hard_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of the pool that is drawn from the hard rows of the whole block, found by one pass over it at the
+    first addressing; 0 draws the pool evenly, without the pass. A block that fits the pool needs none."""
     active_rows: Positive | Literal["auto"] = "auto"
     """Memory rows that an iteration may change (eq. 17); auto: inner horizon x inner batch size."""
     address_every: Positive = 4
@@ -264,37 +257,6 @@ class RunConfig(Strict):
     def _no_renamed_key(cls, value: Any) -> Any:
         for path, new in RENAMED_KEYS.items():
             *parents, old = path.split(".")
-            if old in _section(value, parents):
+            if old in section_of(value, parents):
                 raise ValueError(f"{path} is now called {'.'.join([*parents, new])}")
         return value
-
-
-def upgrade_config(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a stored run with today's keys in place of those of version 0.1."""
-    upgraded = _copied(stored)
-    for path, new in RENAMED_KEYS.items():
-        *parents, old = path.split(".")
-        section = _section(upgraded, parents)
-        if old in section:
-            section[new] = section.pop(old)
-    outer = _section(upgraded, ["method", "outer"])
-    if "active_rows" in outer and outer["active_rows"] is None:
-        outer["active_rows"] = "auto"
-    return upgraded
-
-
-def upgrade_fit(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored settings of a fit with "auto" where version 0.1 wrote null."""
-    weight = stored.get("rehearsal_weight", "auto")
-    return {**stored, "rehearsal_weight": "auto" if weight is None else weight}
-
-
-def _section(value: Any, parents: list[str]) -> Any:
-    """The mapping below `parents`; an empty one where there is none."""
-    for parent in parents:
-        value = value.get(parent, {}) if isinstance(value, Mapping) else {}
-    return value if isinstance(value, Mapping) else {}
-
-
-def _copied(value: Any) -> Any:
-    return {key: _copied(v) for key, v in value.items()} if isinstance(value, Mapping) else value

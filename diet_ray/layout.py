@@ -123,6 +123,7 @@ def baseline_rows(method: str, seed: int | None) -> str:
 
 EVALUATION_SETTINGS = f"evaluation/{SETTINGS}"
 EVALUATION_RESULTS = "evaluation/results"  # .parquet and .json
+VERDICT = "evaluation/verdict.json"  # numbers of the probes at the end of a distillation
 
 
 def study(name: str) -> str:

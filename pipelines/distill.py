@@ -18,15 +18,18 @@ from diet_ray.runs.run import Run
 from diet_ray.runs.stage import Budget
 from diet_ray.storage import Folder, absolute
 from pipelines.options.distill import Distill
-from pipelines.runtime.command import run_command
+from pipelines.runtime.command import run_command, say_next
 from pipelines.runtime.driver import Driver, SourceCommit
 from pipelines.runtime.placement import place
 from pipelines.runtime.progress import bars, console
+from pipelines.runtime.verdicts import say_verdict
 
 
 def execute(options: Distill) -> None:
     config, resources = options.settings.run_config(), options.settings.resources
     distill(options.data, options.run, config, resources, options.reference_of)
+    say_verdict(options.data, options.run, options.probe_seeds)
+    say_next("evaluate", "--run", options.run)
 
 
 def distill(

@@ -13,12 +13,18 @@ from diet_ray import layout
 from diet_ray.config import CandidateConfig, FitConfig
 from diet_ray.errors import ConfigError
 from diet_ray.evaluation.methods import METHODS, Method
+from diet_ray.evaluation.verdicts.evidence import of_cells
+from diet_ray.evaluation.verdicts.verdict import verdict
+from diet_ray.runs.run import Run
 from diet_ray.storage import Folder
 from pipelines.options.evaluate import Evaluate
 from pipelines.runtime.candidates import listed, load_candidates
-from pipelines.runtime.command import run_command
+from pipelines.runtime.command import run_command, say_next
 from pipelines.runtime.comparison import run_cells, stored_cells
+from pipelines.runtime.progress import console
 from pipelines.runtime.run_access import log_of, write_table
+
+MEMBER = "*"  # beside a candidate
 
 
 def execute(options: Evaluate) -> None:
@@ -30,6 +36,9 @@ def execute(options: Evaluate) -> None:
     results = evaluate(data, options.run, methods, candidates, options.seeds, options.fit)
     # A pipe has no width of its own; Rich would cut the spread off at 80 columns.
     Console(width=None if sys.stdout.isatty() else 160).print(results_table(results))
+    if evidence := of_cells(results, Run.read(options.run).stage):
+        console.print(verdict(evidence).text, markup=False)
+    say_next("search", "--run", options.run)
 
 
 def evaluate(
@@ -49,17 +58,27 @@ def evaluate(
 
 def results_table(results: pd.DataFrame) -> Table:
     """Test AUC over LogLoss, mean ± standard deviation over seeds; last column: mean over candidates."""
-    shown = Table(
-        "method", show_lines=True, caption="test AUC over LogLoss, mean ± standard deviation over seeds"
-    )
-    for name in [*results["candidate"].unique(), "mean"]:
-        shown.add_column(name, overflow="fold")
+    caption = "test AUC over LogLoss, mean ± standard deviation over seeds"
+    members = members_of_reference(results)
+    if members:
+        caption += f"\n{MEMBER} its architecture is one of the reference's"
+    shown = Table("method", show_lines=True, caption=caption)
+    for name in results["candidate"].unique():
+        shown.add_column(f"{name} {MEMBER}" if name in members else name, overflow="fold")
+    shown.add_column("mean", overflow="fold")
     for method in [m for m in METHODS if m in set(results["method"])]:
         own = results[results["method"] == method]
         cells = [_scores(own[own["candidate"] == c]) for c in results["candidate"].unique()]
         by_seed = own.groupby("seed")[["auc", "logloss"]].mean()
         shown.add_row(method, *cells, _scores(by_seed))
     return shown
+
+
+def members_of_reference(results: pd.DataFrame) -> set[str]:
+    """Candidates whose architecture is one of the reference's."""
+    if "in_reference" not in results:  # results of an earlier version
+        return set()
+    return set(results.loc[results["in_reference"].astype(bool), "candidate"])
 
 
 def with_spread(values: pd.Series) -> str:

@@ -9,6 +9,8 @@ from rich.table import Table
 
 from diet_ray.distillation.el2n import group_name
 from diet_ray.distillation.memory import stored_schema
+from diet_ray.evaluation.verdicts.evidence import of_run
+from diet_ray.evaluation.verdicts.verdict import verdict
 from diet_ray.runs.records import StageRecord
 from diet_ray.runs.run import Run
 from pipelines.options.inspection import Inspect
@@ -38,6 +40,8 @@ def execute(options: Inspect) -> None:
         soft_wrap=True,
     )
     if run.records:
+        if evidence := of_run(run):
+            out.print(verdict(evidence).text, markup=False)
         for table in (stage_table, time_table, survival_table):
             out.print(table(run.records))
         out.print(group_table(run))

@@ -12,7 +12,7 @@ from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.storage import Folder, absolute
 from pipelines.options.prepare import Prepare
 from pipelines.reporting.prepared import prepared_tables, preview_tables, unread
-from pipelines.runtime.command import run_command
+from pipelines.runtime.command import run_command, say_next
 from pipelines.runtime.progress import bars, console
 
 # Raw files up to this size are prepared in this process: that takes less time than Ray takes to start.
@@ -39,6 +39,7 @@ def execute(options: Prepare) -> None:
     else:
         log = prepare(schema, source, out, in_process)
     show(log, schema, source, out)
+    say_next("distill", "--data", options.out, "--run", f"runs/{log.name}")
 
 
 def _drift(options: Prepare, out: str) -> tuple[str, LogSchema]:

@@ -18,12 +18,12 @@ from actors.placement import Claim, Node, cluster_nodes, task_claim
 from actors.tasks import as_finished
 from actors.trials import SearchSetting
 from diet_ray import layout
-from diet_ray.config import upgrade_fit
 from diet_ray.errors import ConfigError, ResourceError, RunError
 from diet_ray.runs.run import Run, differences
 from diet_ray.storage import Folder
+from diet_ray.stored_config import upgrade_fit
 from pipelines.options.search import Search
-from pipelines.runtime.command import run_command
+from pipelines.runtime.command import run_command, say_next
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import Bars, bars, console
 from pipelines.runtime.run_access import log_of
@@ -42,6 +42,8 @@ def execute(options: Search) -> None:
     out = Console()
     out.print(leaderboard(results))
     out.print(best_text(results), soft_wrap=True, markup=False)
+    best = f"{options.run}/{options.name}/{layout.BEST_CANDIDATE}"
+    say_next("train", "--run", options.run, "--candidate", best, "--out", "models/best")
 
 
 def search(options: Search) -> pd.DataFrame:

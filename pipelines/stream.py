@@ -14,6 +14,8 @@ from actors.kafka import SCHEME, KafkaArrivals
 from diet_ray import layout
 from diet_ray.distillation.memory_update import check_reference
 from diet_ray.errors import ConfigError
+from diet_ray.evaluation.verdicts.evidence import of_stream
+from diet_ray.evaluation.verdicts.verdict import verdict
 from diet_ray.log.schema import LogSchema, load_schema
 from diet_ray.log.stream.arrivals import Arrivals, DirectoryArrivals
 from diet_ray.log.stream.config import StreamConfig
@@ -25,7 +27,7 @@ from diet_ray.runs.lease import Lease
 from diet_ray.runs.run import Run
 from diet_ray.storage import Folder, absolute, is_below
 from pipelines.options.stream import Stream
-from pipelines.runtime.command import run_command
+from pipelines.runtime.command import run_command, say_next
 from pipelines.runtime.driver import Driver
 from pipelines.runtime.health import Health
 from pipelines.runtime.micro_blocks import MicroBlocks, Pace
@@ -34,6 +36,13 @@ from pipelines.runtime.progress import bars, console
 from pipelines.runtime.stream_guard import StreamGuard
 
 CHANGEABLE = ("block_seconds", "min_rows", "ahead", "probe_every", "max_fall")  # within a run
+
+
+def execute(options: Stream) -> None:
+    run = stream(options)
+    if evidence := of_stream(run.records):
+        console.print(verdict(evidence).text, markup=False)
+    say_next("report", options.run)
 
 
 def stream(options: Stream) -> Run:

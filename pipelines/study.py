@@ -12,13 +12,14 @@ from diet_ray import layout
 from diet_ray.errors import ConfigError
 from pipelines.options.study import Study
 from pipelines.runtime.candidates import listed, load_candidates
-from pipelines.runtime.command import run_command
+from pipelines.runtime.command import run_command, say_next
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import console
 from pipelines.runtime.run_access import log_of, write_table
 from pipelines.studies.context import StudyContext
 from pipelines.studies.definitions import STUDIES
 from pipelines.studies.ranking_table import ranking_agreement
+from pipelines.studies.ratio_table import recommended_ratio
 
 Name = Literal["table3", "table4", "table5", "figure1", "figure3", "ratio", "reference", "ranking"]
 
@@ -38,6 +39,9 @@ def execute(options: Study) -> None:
         agreement = ranking_agreement(results)
         write_table(evaluated.folder, layout.study("ranking_agreement"), agreement)
         out.print(plain_table(agreement, "Agreement with full training, test AUC"))
+    if options.name == "ratio" and (choice := recommended_ratio(results)):
+        out.print(choice.text, markup=False, soft_wrap=True)
+    say_next("report", options.run)
 
 
 def summary(results: pd.DataFrame) -> Table:

@@ -11,7 +11,7 @@ from diet_ray.evaluation.export import CARD, read_model
 from diet_ray.storage import Folder, absolute
 from pipelines.options.train import Train
 from pipelines.runtime.candidates import load_candidates
-from pipelines.runtime.command import run_command
+from pipelines.runtime.command import run_command, say_next
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.run_access import log_of
@@ -32,6 +32,7 @@ def execute(options: Train) -> None:
     test = card["metrics"]["test"]
     auc = "n/a (one class)" if test["auc"] is None else f"{test['auc']:.4f}"
     console.print(f"{out}: test AUC {auc}, LogLoss {test['logloss']:.4f}")
+    say_next("predict", "--model", options.out, "--source", "rows.parquet", "--out", "scores.parquet")
 
 
 if __name__ == "__main__":

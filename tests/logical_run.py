@@ -14,7 +14,8 @@ from actors.placement import ResourceConfig, cluster_nodes, plan
 from diet_ray.config import CandidateConfig
 from pipelines.distill import distill
 from pipelines.evaluate import evaluate
-from pipelines.search import Search, search
+from pipelines.options.search import Search
+from pipelines.search import search
 from tests.tiny_run import FIT, TINY
 
 
@@ -27,6 +28,7 @@ def main(log: str, run: str, cpus: int, gpus: int) -> None:
         include_dashboard=False,
         object_store_memory=150_000_000,
         log_to_driver=False,
+        _system_config={"prestart_worker_first_driver": False},  # else a process per CPU, most of them idle
     )
     resources = ResourceConfig(threads=1)
     print(plan(cluster_nodes(), resources))

@@ -1,5 +1,6 @@
 """Selection by quantile over scattered scorers against an exact sort of the whole block."""
 
+from collections import Counter
 from functools import reduce
 
 import numpy as np
@@ -8,8 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diet_ray.distillation.boundary import allocate_quotas, band_ranks, bands, exact_band
-from diet_ray.distillation.el2n import El2nHistogram, el2n, label_group, labels_of_group, rows_in_bins
+from diet_ray.distillation.boundary import BinCells, CountEl2n, allocate_quotas, band_draw, band_ranks
+from diet_ray.distillation.el2n import El2nHistogram, el2n, el2n_bin, label_group, labels_of_group
+from diet_ray.distillation.row_choice import row_hash
+from diet_ray.distillation.scored_rows import Candidates, ScoredPart
 from diet_ray.errors import ConfigError
 
 TASKS = 3
@@ -22,25 +25,29 @@ TASKS = 3
     decimals=st.integers(2, 7),
     span=st.sampled_from([0.0, 0.5, 1.0]),
 )
-def test_scattered_bands_equal_an_exact_sort(seed: int, scorers: int, decimals: int, span: float) -> None:
-    """Rounding to few decimals makes heavy ties."""
+def test_scattered_bands_have_the_bins_of_an_exact_sort(
+    seed: int, scorers: int, decimals: int, span: float
+) -> None:
+    """Rounding to few decimals makes heavy ties; within a bin the smallest hashes win."""
     draw = np.random.default_rng(seed)
     score_N = (draw.random(3000) * np.sqrt(TASKS)).round(decimals).astype(np.float32)
     group_N = draw.choice(2**TASKS, 3000, p=[0.5, 0.2, 0.1, 0.1, 0.05, 0.05, 0, 0])
-    shards = np.array_split(np.arange(3000), scorers)
-    histogram = reduce(
-        El2nHistogram.merged, (El2nHistogram.of(score_N[s], group_N[s], TASKS) for s in shards)
-    )
+    shards = [ScoredPart(int(s[0]), score_N[s], group_N[s]) for s in np.array_split(np.arange(3000), scorers)]
+    histogram = reduce(El2nHistogram.merged, map(CountEl2n(TASKS), shards))
     quotas = allocate_quotas(histogram.group_counts(), 200, "sqrt")
-    ranks = bands(histogram, quotas, 0.9, span)
-    wanted = {g: histogram.bins(g, r) for g, r in ranks.items()}
-    found = np.concatenate([s[rows_in_bins(score_N[s], group_N[s], TASKS, wanted)] for s in shards])
-    for group, group_ranks in ranks.items():
-        mine = found[group_N[found] == group]
-        chosen = exact_band(mine, score_N[mine], group_ranks, wanted[group].below)
+    wanted = band_draw(histogram, quotas, quantile=0.9, span=span, seed=seed)
+    chosen = wanted.chosen([Candidates(wanted, BinCells(TASKS))(shard) for shard in shards])
+    assert chosen is not None
+    bin_N, hash_N = el2n_bin(score_N, TASKS), row_hash(seed, np.arange(3000))
+    for group, quota in quotas.items():
         rows = np.flatnonzero(group_N == group)
-        exact = rows[np.argsort(score_N[rows], kind="stable")][group_ranks]
-        assert chosen.tolist() == sorted(exact.tolist())
+        by_rank = rows[np.argsort(score_N[rows], kind="stable")]
+        in_bin = Counter(bin_N[by_rank[band_ranks(len(rows), quota, 0.9, span)]].tolist())
+        expected: list[int] = []
+        for number, count in in_bin.items():
+            same = rows[bin_N[rows] == number]
+            expected += same[np.argsort(hash_N[same])][:count].tolist()
+        assert chosen.row_N[group_N[chosen.row_N] == group].tolist() == sorted(expected)
 
 
 def test_el2n_by_hand() -> None:

@@ -1,9 +1,12 @@
 """The command line: what it accepts, what it says of a mistake."""
 
+import ast
+import dataclasses
 import json
 import logging
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ import diet_ray
 from diet_ray.errors import ConfigError
 from pipelines import cli
 from pipelines.options.distill import Distill
-from pipelines.runtime.command import guarded, mistake, option
+from pipelines.runtime.command import guarded, mistake, option, say_next
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -135,7 +138,7 @@ for command in cli.COMMANDS:
         assert not ended.code
     print("imported by", command, *sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
 """
-SLOW = {"torch", "ray", "pandas", "numpy", "scipy", "sklearn", "matplotlib", "pyarrow", "fsspec"}
+SLOW = {"torch", "ray", "pandas", "numpy", "scipy", "sklearn", "altair", "pyarrow", "fsspec"}
 
 
 def test_help_imports_nothing_that_takes_seconds() -> None:
@@ -214,6 +217,11 @@ def test_a_reader_that_has_gone_is_no_error(capfd: pytest.CaptureFixture[str]) -
     assert done.stderr == ""
 
 
+def test_the_next_command_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    say_next("distill", "--data", "my log", "--run", "runs/x")
+    assert capsys.readouterr().err == "next: diet-ray distill --data 'my log' --run runs/x\n"
+
+
 def test_an_option_is_found_in_both_its_forms() -> None:
     assert option("--config", ["--data", "x", "--config", "globo"]) == "globo"
     assert option("--config", ["--config=globo", "--data", "x"]) == "globo"
@@ -235,3 +243,23 @@ def test_inspect_prints_records_as_json(
     assert run(monkeypatch, "inspect", run_dir, "--json") == 0
     records = json.loads(capsys.readouterr().out)
     assert [record["stage"] for record in records] == [1, 2, 3]
+
+
+def next_commands() -> list[list[str]]:
+    """The words of each `say_next` in pipelines/ that stand there as text: the command and its options."""
+    found = []
+    for file in Path(cli.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say_next":
+                found.append([word.value for word in node.args if isinstance(word, ast.Constant)])
+    return found
+
+
+def test_the_next_commands_exist_with_their_options() -> None:
+    told = {name: words for name, *words in next_commands()}
+    assert {"distill", "evaluate", "search", "train", "report"} <= told.keys()
+    for name in told.keys() & cli.COMMANDS.keys():  # predict comes from another branch
+        command = cli.COMMANDS[name]
+        class_ = getattr(import_module(f"pipelines.options.{command.module}"), command.name)
+        fields = {field.name for field in dataclasses.fields(class_)}
+        assert {word.removeprefix("--") for word in told[name] if word.startswith("--")} <= fields

@@ -22,7 +22,7 @@ MODULES = (
     "diet_ray.log.preparation.prepare",
     "diet_ray.log.schema",
     "diet_ray.models.backbone",
-    "diet_ray.runs.local",
+    "diet_ray.local",
     "diet_ray.runs.published_memory",
     "tune_spaces.space",
 )
@@ -55,7 +55,7 @@ def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, drift = tmp_path_factory.mktemp("user"), DriftConfig(rows=1_500, users=100, items=80)
     data = str(folder / "data" / "demo")
     log = prepare(drift_schema(drift), write_drift_log(drift, data), data)
-    diet_ray.distill(data, str(folder / "runs" / "demo"), SMALL)
+    diet_ray.distill(data, str(folder / "runs" / "demo"), SMALL, probe_seeds=0)
     export_model(log, str(folder / "models" / "best"))
     (folder / "clicks.yaml").write_text(CLICKS)
     (folder / "clicks.csv").write_text(

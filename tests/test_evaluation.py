@@ -102,7 +102,7 @@ def test_a_method_that_needs_a_checkpoint_says_so(drift_log: str) -> None:
 def test_newest_draws_its_rows_from_the_newest_block_and_as_many_as_the_memory_has(
     drift_log: str, tmp_path: Path
 ) -> None:
-    run = diet_ray.distill(drift_log, str(tmp_path / "run"), TINY)
+    run = diet_ray.distill(drift_log, str(tmp_path / "run"), TINY, probe_seeds=0)
     log = PreparedLog.open(drift_log)
     evaluator = Evaluator(RunState(log, run.folder, TINY), run.folder.root)
     rows = evaluator.reduced_rows("newest", seed=0)

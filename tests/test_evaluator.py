@@ -12,23 +12,29 @@ import diet_ray
 from diet_ray import layout
 from diet_ray.config import CandidateConfig, FitConfig
 from diet_ray.distillation.baselines import el2n_rows, kmeans_rows, random_rows
-from diet_ray.distillation.scored_rows import LocalScorer, PartScorer
-from diet_ray.errors import RunError
+from diet_ray.distillation.scored_rows import EmbeddedRows, LocalScorer, PartScorer
+from diet_ray.errors import DataError, RunError
 from diet_ray.evaluation import evaluator as evaluator_module
+from diet_ray.evaluation import probe as probe_module
 from diet_ray.evaluation import rehearsal_weight as weight_module
 from diet_ray.evaluation.cell import Setting, run_cell
 from diet_ray.evaluation.evaluator import Evaluator
 from diet_ray.evaluation.methods import Method
+from diet_ray.evaluation.probe import probe_memory
 from diet_ray.evaluation.rehearsal_weight import rehearsal_scores
 from diet_ray.evaluation.trajectory import full_trajectory, reduced_trajectory
+from diet_ray.evaluation.verdicts import memory_probe as memory_probe_module
+from diet_ray.evaluation.verdicts.memory_probe import judged, stored_evidence
+from diet_ray.evaluation.verdicts.verdict import verdict
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import Examples
 from diet_ray.runs.run import Run
 from diet_ray.runs.state import RunState
-from diet_ray.seeding import numpy_generator
+from diet_ray.seeding import derived_seed
 from diet_ray.storage import Folder
 from diet_ray.training.candidate_setup import validation_rows
 from diet_ray.training.checkpoints.stored import StoredCheckpoint
+from diet_ray.training.embedding import score_block
 from diet_ray.version import __version__
 from tests.distinct_blocks import HEAD, SMALL, write_distinct_blocks
 
@@ -47,7 +53,7 @@ class Prepared(NamedTuple):
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     folder = tmp_path_factory.mktemp("evaluator")
     log = write_distinct_blocks(folder / "log")
-    diet_ray.distill(str(folder / "log"), str(folder / "run"), SMALL)
+    diet_ray.distill(str(folder / "log"), str(folder / "run"), SMALL, probe_seeds=0)
     return Prepared(log, folder / "run")
 
 
@@ -68,14 +74,14 @@ def selected(prepared: Prepared, method: str, seed: int) -> Examples:
     own, parts = evaluator(prepared), list[Examples]()
     for stage, budget in enumerate(BUDGETS, start=1):
         scorer = LocalScorer(PartScorer(own.state.checkpoint(stage), own.log, own.log.block(stage)))
-        draw = numpy_generator(seed, method, stage)
+        draw_seed = derived_seed(seed, method, stage)
         if method == "random":
-            row_N = random_rows(scorer, budget, draw)
+            chosen = random_rows(scorer, budget, draw_seed)
         elif method == "kmeans":
-            row_N = kmeans_rows(scorer, budget, draw)
+            chosen = kmeans_rows(scorer, budget, draw_seed)
         else:
-            row_N = el2n_rows(scorer, budget, SMALL.method.boundary.quantile)
-        embedded = scorer.embed(row_N)
+            chosen = el2n_rows(scorer, budget, SMALL.method.boundary.quantile)
+        embedded = EmbeddedRows.joined(scorer.embed(chosen))
         soft = 1 / (1 + np.exp(-embedded.logit_NT.astype(np.float64)))
         parts.append(Examples(torch.tensor(embedded.emb_NFD), torch.tensor(soft).float()))
     return Examples(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
@@ -107,7 +113,7 @@ def test_a_baseline_has_as_many_rows_of_each_block_with_soft_labels(
 def test_scores_of_a_block_are_kept_for_others(prepared: Prepared) -> None:
     evaluator(prepared).reduced_rows("el2n", 0)
     kept = sorted(str(path.relative_to(prepared.run)) for path in prepared.run.glob("studies/scores/*/*"))
-    assert kept == [f"{layout.scores(stage)}/part-{part}.parquet" for stage in (1, 2) for part in (0, 1)]
+    assert kept == [f"{layout.scores(stage)}/rows-0-{rows}.parquet" for stage, rows in ((1, 160), (2, 140))]
 
 
 def test_the_rows_of_diet_are_the_newest_memory(prepared: Prepared) -> None:
@@ -229,3 +235,53 @@ def test_a_stream_cannot_be_evaluated(prepared: Prepared) -> None:
     state: Any = RunState(object(), Folder.at(str(prepared.run)), SMALL)  # type: ignore[arg-type]
     with pytest.raises(RunError, match="some-run is a stream: it has no validation and test block"):
         Evaluator(state, "some-run")
+
+
+def test_a_verdict_compares_probes_on_the_memory_and_on_random_rows_with_the_reference(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_module, "PROBE", CANDIDATE)
+    own, log = evaluator(prepared), prepared.log
+    text = judged(own, 2)
+    found = stored_evidence(own.folder, 2)
+    assert found and text == verdict(found).text and found.seeds == 2
+    block, newest = log.blocks["subsequent"], own.state.checkpoint(2)
+    auc: dict[str, list[float]] = {"reference": [score_block(newest, log, block).auc]}
+    for method in ("diet", "random", "newest"):
+        auc[method] = [
+            probe_memory(
+                own.reduced_rows(method, seed),
+                own.state.stored_checkpoint(2),
+                log,
+                block,
+                SMALL.dim,
+                seed,
+            ).auc
+            for seed in range(2)
+        ]
+    assert found.auc == pytest.approx(np.mean(auc["diet"]), abs=1e-12)
+    assert [each.other for each in found.contrasts] == ["reference", "random", "newest"]
+    for each in found.contrasts:
+        assert each.auc == pytest.approx(np.mean(auc[each.other]), abs=1e-6)
+        assert each.gap == pytest.approx(found.auc - each.auc, abs=1e-6) and each.error
+    # What is known is not measured again; other seeds are.
+    monkeypatch.setattr(memory_probe_module, "probe_logits", lambda *given: pytest.fail("probed again"))
+    assert judged(own, 2) == text
+    with pytest.raises(pytest.fail.Exception, match="probed again"):
+        judged(own, 1)
+    assert stored_evidence(own.folder, 1) is None
+
+
+def test_a_probe_that_diverges_and_a_block_of_one_class_give_no_verdict(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = evaluator(prepared)
+
+    def diverged(*given: Any) -> None:
+        raise DataError("the model diverged")
+
+    monkeypatch.setattr(memory_probe_module, "probe_logits", diverged)
+    assert judged(own, 1) == "No verdict on the memory: the model diverged"
+    monkeypatch.setattr(memory_probe_module, "judge_memory", lambda *given: None)
+    assert "one class only in block subsequent" in judged(own, 1)
+    assert not own.folder.exists(layout.VERDICT)

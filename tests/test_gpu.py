@@ -14,11 +14,10 @@ from actors.placement import ResourceConfig
 from diet_ray.config import CandidateConfig
 from diet_ray.distillation.baselines import random_rows
 from diet_ray.distillation.memory import Memory, fuse
-from diet_ray.distillation.memory_update import new_reference, next_memory
-from diet_ray.distillation.scored_rows import LocalScorer, PartScorer
+from diet_ray.distillation.memory_update import fused_memory, new_reference, optimised_memory
+from diet_ray.distillation.scored_rows import EmbeddedRows, LocalScorer, PartScorer
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import dense_params, loss_of
-from diet_ray.seeding import numpy_generator
 from diet_ray.training.checkpoints.restoring import restore
 from diet_ray.training.learning import learn_block
 from diet_ray.training.recommender import Recommender
@@ -76,24 +75,16 @@ def test_the_same_rows_become_the_same_memory(bench: Bench) -> None:
     checkpoint = stored(reference)
     scorer = LocalScorer(PartScorer(reference, bench.log, bench.log.block(1)))
     boundary, more, pool = (
-        scorer.embed(random_rows(scorer, rows, numpy_generator(0, rows)))
+        EmbeddedRows.joined(scorer.embed(random_rows(scorer, rows, rows)))
         for rows in (200, 100, TINY.pool_rows)
     )
 
     def memory(device: torch.device) -> Memory:
         on_device = bench.learner(device)
         restore(on_device, checkpoint)
-        first = next_memory(
-            1,
-            bench.log,
-            TINY,
-            rows=200,
-            boundary=boundary.as_memory(1).to(device),
-            old=None,
-            real=pool.targets("teacher").to(device),
-            reference=on_device,
-            previous=None,
-        )
+        start = fused_memory(boundary.as_memory(1).to(device), None, on_device, rows=200)
+        real = pool.targets("teacher").to(device)
+        first = optimised_memory(1, bench.log, TINY, start, real, None, None)
         # Not the checkpoint: the gradient of its loss against its own answers is rounding and no more.
         judge, new = new_reference(bench.log, TINY, "judge").to(device), more.as_memory(2).to(device)
         return fuse(loss_of(judge), dense_params(judge), new=new, old=first, keep=200)

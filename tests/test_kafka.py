@@ -17,8 +17,9 @@ from diet_ray.log.stream.arrivals import Piece
 from diet_ray.log.stream.config import KafkaConfig, StreamConfig
 from diet_ray.log.stream.messages import MESSAGE_ROWS, Message, message_pieces
 from diet_ray.log.stream.partitions import Fetched
+from pipelines.options.stream import Stream
 from pipelines.runtime.recipe import Recipe
-from pipelines.stream import Stream, stream
+from pipelines.stream import stream
 from tests.kafka_broker import broker, publish
 from tests.stream_log import events, write_log
 from tests.tiny_run import TINY

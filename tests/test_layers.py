@@ -16,13 +16,14 @@ FORBIDDEN = {
 ROOMS = (
     ("errors", "seeding", "layout", "version"),
     ("strict", "storage"),
-    ("log", "model_config"),
+    ("log", "model_config", "stored_config"),
     ("models",),
     ("config",),
     ("training",),
     ("distillation",),
     ("runs",),
     ("evaluation",),
+    ("local",),
 )
 
 

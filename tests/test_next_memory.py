@@ -20,24 +20,25 @@ import diet_ray
 from diet_ray.config import RunConfig
 from diet_ray.distillation import memory_update as update_module
 from diet_ray.distillation.baselines import random_rows
-from diet_ray.distillation.boundary import boundary_rows
+from diet_ray.distillation.boundary import boundary_rows, el2n_histogram
 from diet_ray.distillation.distiller import Progress, Proxy, optimise_memory
 from diet_ray.distillation.memory import Memory
-from diet_ray.distillation.memory_update import memory_rows, next_memory
-from diet_ray.distillation.scored_rows import EmbeddedRows, LocalScorer, PartScorer
+from diet_ray.distillation.memory_update import (
+    block_influence,
+    fused_memory,
+    memory_rows,
+    optimised_memory,
+    realigned_memory,
+)
+from diet_ray.distillation.pool import Pool, draw_pool
+from diet_ray.distillation.scored_rows import Columns, EmbeddedRows, LocalScorer, PartScorer
 from diet_ray.log.batches import joined
 from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.models.examples import Examples, dense_params, loss_of, predict
 from diet_ray.models.registry import build_model
 from diet_ray.runs.metrics import MeanScores, MemoryMetrics
-from diet_ray.runs.stage import (
-    Budget,
-    DistilledMemory,
-    TrainedBlock,
-    distill_stage,
-    missing_groups,
-    run_stage,
-)
+from diet_ray.runs.stage import Budget, ProbeScores, TrainedBlock, missing_groups, run_stage
+from diet_ray.runs.stage_memory import DistilledMemory, StageMemory
 from diet_ray.runs.state import RunState
 from diet_ray.seeding import derived_seed, numpy_generator, torch_generator
 from diet_ray.storage import FileStamp, Folder
@@ -63,10 +64,9 @@ class Prepared(NamedTuple):
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     folder = tmp_path_factory.mktemp("small")
     log = write_distinct_blocks(folder / "log")
-    done = diet_ray.distill(str(folder / "log"), str(folder / "run"), SMALL)
+    done = diet_ray.distill(str(folder / "log"), str(folder / "run"), SMALL, probe_seeds=0)
     state = RunState(log, done.folder, SMALL)
     scorer = LocalScorer(PartScorer(state.checkpoint(2), log, log.block(2)))
-    rows = boundary_rows(scorer, 40, SMALL.method.boundary)
     old = state.memory(1)
     assert old
     return Prepared(
@@ -75,9 +75,16 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
         previous=state.checkpoint(1),
         reference=state.checkpoint(2),
         old=old,
-        boundary=scorer.embed(rows).as_memory(2),
-        pool=scorer.embed(random_rows(scorer, 70, np.random.default_rng(0))),
+        boundary=selected(scorer, 40, SMALL).as_memory(2),
+        pool=EmbeddedRows.joined(scorer.embed(random_rows(scorer, 70, 0))),
     )
+
+
+def selected(scorer: LocalScorer, rows: int, config: RunConfig) -> EmbeddedRows:
+    """The boundary rows of the second stage."""
+    seed = derived_seed(config.seed, "boundary", 2)
+    chosen = boundary_rows(scorer, el2n_histogram(scorer), rows, config.method.boundary, seed)
+    return EmbeddedRows.joined(scorer.embed(chosen))
 
 
 def changed(section: str | None = None, **values: Any) -> RunConfig:
@@ -93,10 +100,27 @@ def fused_only(**boundary: Any) -> RunConfig:
     return RunConfig.model_validate(config)
 
 
+def memory_of(
+    stage: int,
+    prepared: Prepared,
+    config: RunConfig,
+    rows: int,
+    *,
+    old: Memory | None,
+    reference: Recommender,
+    previous: Recommender | None,
+) -> Memory:
+    """Realigned, fused and optimised."""
+    log = prepared.log
+    old = realigned_memory(old, stage, log, config, previous=previous, reference=reference)
+    fused = fused_memory(prepared.boundary, old, reference, rows=rows)
+    real = prepared.pool.targets("teacher")
+    return optimised_memory(stage, log, config, fused, real, None, previous)
+
+
 def second(prepared: Prepared, config: RunConfig, rows: int = 60, **given: Any) -> Memory:
     parts = {"old": prepared.old, "reference": prepared.reference, "previous": prepared.previous, **given}
-    real = prepared.pool.targets("teacher")
-    return next_memory(2, prepared.log, config, rows=rows, boundary=prepared.boundary, real=real, **parts)
+    return memory_of(2, prepared, config, rows, **parts)
 
 
 def best_rows(judge: Recommender, new: Memory, old: Memory, keep: int) -> tuple[list[int], torch.Tensor]:
@@ -220,17 +244,8 @@ def test_in_the_first_stage_every_proxy_has_fresh_weights(prepared: Prepared) ->
         return [Proxy(loss_of(model), dense_params(model)) for model in models]
 
     expected = optimised(prepared, chain.from_iterable(map(fresh, count())), prepared.boundary, 1)
-    stored = next_memory(
-        1,
-        prepared.log,
-        changed("outer", address_every=1),
-        rows=40,
-        boundary=prepared.boundary,
-        old=None,
-        real=prepared.pool.targets("teacher"),
-        reference=prepared.reference,
-        previous=None,
-    )
+    config = changed("outer", address_every=1)
+    stored = memory_of(1, prepared, config, 40, old=None, reference=prepared.reference, previous=None)
     assert torch.equal(stored.emb_NFD, expected.emb_NFD)
     assert torch.equal(stored.logit_NT, expected.logit_NT)
 
@@ -250,41 +265,55 @@ def test_the_budget_is_the_ratio_of_history(ratio: float, rows: int, expected: i
 
 
 class RecordedWorkers:
-    """StageWorkers that keep what they are given."""
+    """StageWorkers that keep what they are given; directions are those of the run."""
 
-    def __init__(self, scorer: LocalScorer) -> None:
-        self._scorer, self.calls = scorer, list[Any]()
+    def __init__(self, prepared: Prepared, scorer: LocalScorer) -> None:
+        self._prepared, self._scorer, self.calls = prepared, scorer, list[Any]()
 
     def scorer(self, stage: int, block: Block) -> LocalScorer:
         self.calls.append(("score", stage, block.name))
         return self._scorer
 
-    def distill(self, stage: int, rows: int, boundary: EmbeddedRows, pool: EmbeddedRows) -> DistilledMemory:
+    def directions(self, stage: int, rows: int, boundary: Columns) -> Any:
+        self.calls.append(("directions", stage, rows))
+        self.directed_by = boundary
+        made = StageMemory(self._prepared.state).directions(stage, rows, boundary)
+        return block_influence(self._prepared.log, SMALL, made, torch.device("cpu"))
+
+    def distill(self, stage: int, rows: int, boundary: Columns, pool: Pool) -> DistilledMemory:
         self.calls.append(("distill", stage, rows))
-        self.boundary, self.pool = boundary, pool
+        self.boundary, self.pool = EmbeddedRows.joined(boundary), pool
         metrics = MemoryMetrics(rows=rows, rows_by_stage={stage: rows}, rows_by_label_group={0: rows})
         return DistilledMemory(FileStamp("memory", 1, "m"), metrics)
 
-    def probe(self, stage: int) -> MeanScores | None:
+    def probe(self, stage: int) -> ProbeScores | None:
         self.calls.append(("probe", stage))
-        return MeanScores(auc=0.6, logloss=0.5)
+        return ProbeScores(MeanScores(auc=0.6, logloss=0.5), MeanScores(auc=0.58, logloss=0.51))
 
 
 def test_a_stage_selects_from_its_block_and_reports_what_it_saw(prepared: Prepared) -> None:
     block = prepared.log.block(2)
     scorer = LocalScorer(PartScorer(prepared.reference, prepared.log, block))
-    workers = RecordedWorkers(scorer)
+    workers = RecordedWorkers(prepared, scorer)
     progressive = MeanScores(auc=0.7, logloss=0.4)
     trained = TrainedBlock(block, (FileStamp("reference", 2, "r"),), 0.25, 1.5, progressive)
     finished = run_stage(2, trained, Budget(rows=60, new_rows=33), workers, SMALL, ("like",))
-    assert workers.calls == [("score", 2, "0002"), ("probe", 2), ("distill", 2, 60)]
-    selected = scorer.embed(boundary_rows(scorer, 33, SMALL.method.boundary))
-    pool = scorer.embed(random_rows(scorer, SMALL.pool_rows, numpy_generator(SMALL.seed, "pool", 2)))
-    assert len(selected.emb_NFD) == 33 and len(pool.emb_NFD) == 100
-    for ours, theirs in ((workers.boundary, selected), (workers.pool, pool)):
-        for part, expected in zip(ours, theirs, strict=True):
-            assert np.array_equal(part, expected)
-    el2n_N = np.linalg.norm(1 / (1 + np.exp(-pool.logit_NT)) - pool.label_NT, axis=1)
+    assert workers.calls == [
+        ("score", 2, "0002"),
+        ("probe", 2),
+        ("directions", 2, 60),
+        ("distill", 2, 60),
+    ]
+    rows = selected(scorer, 33, SMALL)
+    assert len(rows.emb_NFD) == 33
+    for ours, directed, theirs in zip(workers.boundary, workers.directed_by[0], rows, strict=True):
+        assert np.array_equal(ours, theirs) and np.array_equal(directed, theirs)
+    pool = draw_pool(scorer, 2, SMALL, lambda: workers.directions(2, 60, [rows]))
+    assert pool.weights == workers.pool.weights and len(pool.weights) == 2
+    for ours, theirs in zip(*map(EmbeddedRows.joined, (workers.pool.parts, pool.parts)), strict=True):
+        assert len(ours) == 100 and np.array_equal(ours, theirs)
+    every = EmbeddedRows.joined(scorer.embed(random_rows(scorer, 140, 0)))
+    el2n_N = np.linalg.norm(1 / (1 + np.exp(-every.logit_NT)) - every.label_NT, axis=1)
     metrics = finished.metrics
     assert finished.files == (*trained.files, FileStamp("memory", 1, "m"))
     assert metrics.el2n.mean == pytest.approx(el2n_N.mean(), rel=1e-5)
@@ -293,6 +322,7 @@ def test_a_stage_selects_from_its_block_and_reports_what_it_saw(prepared: Prepar
     assert metrics.missing_label_groups == ("like",)
     assert (metrics.training_loss, metrics.progressive) == (0.25, progressive)
     assert metrics.probe == MeanScores(auc=0.6, logloss=0.5)
+    assert metrics.probe_newest == MeanScores(auc=0.58, logloss=0.51)
     assert metrics.memory.rows == 60 and metrics.stream is None
     seconds = metrics.seconds
     assert seconds.train == 1.5 and seconds.probe is not None
@@ -301,11 +331,12 @@ def test_a_stage_selects_from_its_block_and_reports_what_it_saw(prepared: Prepar
 
 def test_a_stage_without_a_probe_reports_none(prepared: Prepared) -> None:
     block = prepared.log.block(2)
-    workers = RecordedWorkers(LocalScorer(PartScorer(prepared.reference, prepared.log, block)))
+    scorer = LocalScorer(PartScorer(prepared.reference, prepared.log, block))
+    workers = RecordedWorkers(prepared, scorer)
     workers.probe = lambda stage: None  # type: ignore[method-assign]
     trained = TrainedBlock(block, (FileStamp("reference", 2, "r"),), 0.25, 1.5)
     metrics = run_stage(2, trained, Budget(60, 33), workers, SMALL).metrics
-    assert metrics.probe is None and metrics.seconds.probe is None
+    assert metrics.probe is None and metrics.probe_newest is None and metrics.seconds.probe is None
     assert metrics.progressive is None and metrics.missing_label_groups == ()
 
 
@@ -330,19 +361,20 @@ def test_a_stage_distills_the_rows_before_it_under_its_checkpoints(
     run.write("memory/0001/memory.parquet", prepared.state.folder.read("memory/0001/memory.parquet"))
     state = RunState(prepared.log, run, config)
     scorer = LocalScorer(PartScorer(prepared.reference, prepared.log, prepared.log.block(2)))
-    boundary = scorer.embed(boundary_rows(scorer, 40, config.method.boundary))
-    made = distill_stage(state, 2, 60, boundary, prepared.pool, seen.append)
-    expected = next_memory(
+    boundary, stage_memory = selected(scorer, 40, config), StageMemory(state)
+    pool = Pool([prepared.pool], (1.0,))
+    made = stage_memory.distill(2, 60, [boundary], pool, report=seen.append)
+    old = realigned_memory(
+        prepared.old,
         2,
         prepared.log,
         config,
-        rows=60,
-        boundary=prepared.boundary,
-        old=prepared.old,
-        real=prepared.pool.targets(labels),
-        reference=prepared.reference,
         previous=prepared.previous,
+        reference=prepared.reference,
     )
+    fused = fused_memory(prepared.boundary, old, prepared.reference, rows=60)
+    real = prepared.pool.targets(labels)
+    expected = optimised_memory(2, prepared.log, config, fused, real, None, prepared.previous)
     stored = state.memory(2)
     assert stored
     for ours, theirs in zip(stored, expected, strict=True):

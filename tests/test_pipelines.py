@@ -11,6 +11,7 @@ import pytest
 
 import diet_ray
 from actors.placement import ResourceConfig
+from diet_ray import layout
 from diet_ray.errors import ConfigError, DataError, RunError
 from diet_ray.evaluation.methods import METHODS
 from diet_ray.evaluation.rehearsal_weight import WEIGHTS
@@ -21,7 +22,10 @@ from diet_ray.log.preparation.prepare import prepare
 from diet_ray.runs.run import Run
 from pipelines.distill import distill
 from pipelines.evaluate import evaluate, results_table
+from pipelines.options.distill import Distill
+from pipelines.options.inspection import Inspect
 from pipelines.runtime.candidates import load_candidates
+from pipelines.runtime.recipe import Recipe
 from pipelines.runtime.run_access import log_of
 from tests.tiny_run import FIT, TINY
 
@@ -33,11 +37,16 @@ def newest(run: str) -> Path:
     return Path(run) / "memory" / "0003" / "memory.parquet"
 
 
-def test_the_memory_does_not_depend_on_the_number_of_scorers(
+def test_in_one_process_and_over_actors_with_two_scorers_the_memories_are_the_same(
     run_dir: str, drift_log: str, tmp_path: Path
 ) -> None:
     distill(drift_log, str(tmp_path / "two"), TINY, TWO_SCORERS)
-    assert newest(str(tmp_path / "two")).read_bytes() == newest(run_dir).read_bytes()
+    for stage in (1, 2, 3):
+        over_actors, in_process = (
+            tmp_path / "two" / layout.memory(stage),
+            Path(run_dir) / layout.memory(stage),
+        )
+        assert over_actors.read_bytes() == in_process.read_bytes()
 
 
 def test_the_memory_file_opens_in_pandas_and_polars_without_our_code(run_dir: str, drift_log: str) -> None:
@@ -66,6 +75,26 @@ def test_a_complete_run_is_left_as_it_is(run_dir: str, drift_log: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path(run_dir).glob("*/*/*")}
     distill(drift_log, run_dir, TINY, ResourceConfig())
     assert before == {path: path.stat().st_mtime_ns for path in Path(run_dir).glob("*/*/*")}
+
+
+def test_a_distillation_ends_with_a_verdict_and_the_next_command(
+    run_dir: str, drift_log: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "my run")
+    shutil.copytree(run_dir, run, ignore=shutil.ignore_patterns("evaluation"))
+    settings = Recipe.model_validate(TINY.model_dump())
+    Distill(drift_log, run, probe_seeds=0, settings=settings)()
+    said = capsys.readouterr().err
+    assert "The memory is" not in said and not (Path(run) / layout.VERDICT).exists()
+    assert said.splitlines()[-1] == f"next: diet-ray evaluate --run '{run}'"
+    Distill(drift_log, run, probe_seeds=1, settings=settings)()
+    verdict, following = capsys.readouterr().err.splitlines()[-2:]
+    assert verdict.startswith("The memory is ") and "AUC on block subsequent: memory 0." in verdict
+    assert following == said.splitlines()[-1]
+    evidence = json.loads((Path(run) / layout.VERDICT).read_text())
+    assert [each["other"] for each in evidence["contrasts"]] == ["reference", "random", "newest"]
+    Inspect(run)()
+    assert "The memory is" in capsys.readouterr().out
 
 
 def test_a_run_of_another_config_or_log_is_refused(run_dir: str, drift_log: str, tmp_path: Path) -> None:
@@ -116,6 +145,18 @@ def test_evaluation_gives_a_row_per_cell_and_runs_no_cell_twice(run_dir: str, dr
     columns = {"method", "candidate", "seed", "auc", "logloss", "auc_is_like", "rows_trained", "seconds"}
     assert columns <= set(stored) and columns <= set(told)
     assert len(results_table(again).rows) == len(METHODS)
+    # The reference is of finalnets: that candidate is marked.
+    assert dict(zip(stored["candidate"], stored["in_reference"], strict=True)) == {
+        "finalnet": True,
+        "tests.own_backbone:Wide": False,
+    }
+    shown = results_table(stored)
+    assert [str(column.header) for column in shown.columns][1:] == [
+        "finalnet *",
+        "tests.own_backbone:Wide",
+        "mean",
+    ]
+    assert "* its architecture is one of the reference's" in str(shown.caption)
     # What the baseline EL2N scored is there for the next who asks.
     kept = (Path(run_dir) / "studies/scores").rglob("*.parquet")
     assert {path.parent.name for path in kept} == {"0001", "0002", "0003"}

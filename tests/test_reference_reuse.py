@@ -20,7 +20,9 @@ def changed(**update: object) -> RunConfig:
 
 
 def lent(drift_log: str, run: Path, run_dir: str, config: RunConfig = TINY, scores: str | None = None) -> Run:
-    return diet_ray.distill(drift_log, str(run), config, reference_of=run_dir, score_cache=scores)
+    return diet_ray.distill(
+        drift_log, str(run), config, reference_of=run_dir, score_cache=scores, probe_seeds=0
+    )
 
 
 def test_a_run_of_another_ratio_may_borrow(drift_log: str, run_dir: str, tmp_path: Path) -> None:

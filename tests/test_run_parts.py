@@ -51,7 +51,7 @@ class Finished(NamedTuple):
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("parts")
     log = write_distinct_blocks(folder / "log")
-    diet_ray.distill(str(folder / "log"), str(folder / "run"), SMALL)
+    diet_ray.distill(str(folder / "log"), str(folder / "run"), SMALL, probe_seeds=0)
     return Finished(log, folder / "run")
 
 
@@ -166,7 +166,7 @@ def test_a_distillation_in_this_process_reports_and_commits_each_stage(
 ) -> None:
     lines: list[str] = []
     folder = finished.log.folder.root
-    run = diet_ray.distill(folder, str(tmp_path / "run"), SMALL, lines.append)
+    run = diet_ray.distill(folder, str(tmp_path / "run"), SMALL, lines.append, probe_seeds=0)
     assert lines == ["stage 1: 32 rows of memory", "stage 2: 60 rows of memory"]
     assert run.stage == 2 and run.run_config == SMALL
     assert run.config["log"] == "small" and run.config["fingerprint"] == finished.log.fingerprint
@@ -180,7 +180,7 @@ def test_a_distillation_in_this_process_reports_and_commits_each_stage(
         run.verify(stage)
         assert record.metrics.block_rows == finished.log.block(stage).rows
         assert record.metrics.seconds.train > 0 and record.metrics.probe is None
-    assert not diet_ray.distill(folder, str(tmp_path / "run"), SMALL, lines.append).stage - 2
+    assert not diet_ray.distill(folder, str(tmp_path / "run"), SMALL, lines.append, probe_seeds=0).stage - 2
     assert len(lines) == 2
 
 
@@ -204,7 +204,7 @@ def test_a_label_group_that_a_block_lacks_is_in_its_record(finished: Finished, t
     assert set(manifest["blocks"][0]["label_groups"]) == {"0", "1", "2", "3"}
     del manifest["blocks"][1]["label_groups"]["3"]
     (tmp_path / "log/prepared.json").write_text(json.dumps(manifest))
-    records = diet_ray.distill(str(tmp_path / "log"), str(tmp_path / "run"), SMALL).records
+    records = diet_ray.distill(str(tmp_path / "log"), str(tmp_path / "run"), SMALL, probe_seeds=0).records
     assert [record.metrics.missing_label_groups for record in records] == [(), ("click+like",)]
 
 

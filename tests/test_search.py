@@ -20,10 +20,11 @@ from diet_ray.config import CandidateConfig
 from diet_ray.errors import ConfigError, ResourceError, RunError
 from diet_ray.evaluation.export import read_model
 from diet_ray.storage import Folder
+from pipelines.options.search import Search
+from pipelines.options.train import Train
 from pipelines.runtime.candidates import load_candidate
 from pipelines.runtime.search_results import leaderboard
-from pipelines.search import Search, search
-from pipelines.train import Train
+from pipelines.search import search
 from tests.tiny_run import FIT
 
 ROOT = Path(__file__).parents[1]

@@ -15,17 +15,10 @@ from sklearn.cluster import MiniBatchKMeans
 from diet_ray.config import BoundaryConfig, CandidateConfig, QuotaRule
 from diet_ray.distillation import baselines as baselines_module
 from diet_ray.distillation.baselines import el2n_rows, kmeans_rows, random_rows
-from diet_ray.distillation.boundary import allocate_quotas, boundary_rows
-from diet_ray.distillation.el2n import (
-    BINS,
-    El2nHistogram,
-    RankedBins,
-    el2n,
-    el2n_bin,
-    group_name,
-    rows_in_bins,
-)
-from diet_ray.distillation.scored_rows import LocalScorer, PartScorer, ScoredRows
+from diet_ray.distillation.boundary import allocate_quotas, boundary_rows, el2n_histogram
+from diet_ray.distillation.el2n import BINS, El2nHistogram, el2n, el2n_bin, group_name
+from diet_ray.distillation.row_choice import Rows, row_hash
+from diet_ray.distillation.scored_rows import Columns, EmbeddedRows, LocalScorer, PartScorer, ScoredPart, Span
 from diet_ray.log.batches import EncodedRows, joined
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import predict
@@ -52,9 +45,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     learn_block(recommender, log, log.block(1), SMALL.training, 0)
     learn_block(recommender, log, log.block(2), SMALL.training, 0)
     rows = joined(list(log.chunks(log.block(2))))
-    # In the pieces that a scorer reads, so that the scores are the same to the bit.
-    pieces = [scored(recommender, rows.take(piece)) for piece in (slice(0, 46), slice(46, 140))]
-    el2n_N = np.concatenate(pieces)
+    # In one piece, as a scorer computes it, so that the scores are the same to the bit.
+    el2n_N = scored(recommender, rows)
     group_N = rows.label_NT[:, 0].astype(int) + 2 * rows.label_NT[:, 1]
     scorer = LocalScorer(PartScorer(recommender, log, log.block(2)))
     return Prepared(log, recommender, scorer, el2n_N, group_N)
@@ -67,9 +59,30 @@ def scored(recommender: Recommender, rows: EncodedRows) -> np.ndarray:
     return torch.linalg.vector_norm(distance_NT, dim=1).numpy()
 
 
-def ranked(prepared: Prepared, row_N: np.ndarray) -> list[int]:
-    """The rows by ascending EL2N; ties go by row number."""
-    return sorted(row_N.tolist(), key=lambda row: (prepared.el2n_N[row], row))
+def numbers(chosen: Columns) -> list[int]:
+    row_N: list[int] = Rows.joined(chosen).row_N.tolist()
+    return row_N
+
+
+def embedded(scorer: LocalScorer, row_N: list[int]) -> EmbeddedRows:
+    rows = Rows(np.array(row_N), np.zeros(len(row_N), int))
+    return EmbeddedRows.joined(scorer.embed(rows.split([span.first for span in scorer.spans])))
+
+
+def smallest(row_N: NDArray[np.int64], quota: int, seed: int) -> list[int]:
+    """The rows with the smallest hashes."""
+    hash_N = dict(zip(row_N.tolist(), row_hash(seed, row_N).tolist(), strict=True))
+    return sorted(hash_N, key=hash_N.__getitem__)[:quota]
+
+
+def in_band(prepared: Prepared, row_N: NDArray[np.int64], ranks: list[int], seed: int) -> list[int]:
+    """Of each bin as many of the rows as ranks of their sort lie in it, by the smallest hashes."""
+    bin_N = el2n_bin(prepared.el2n_N, 2)
+    ranked = row_N[np.argsort(prepared.el2n_N[row_N], kind="stable")]
+    wanted, rows = bin_N[ranked[ranks]], list[int]()
+    for number in np.unique(wanted):
+        rows += smallest(row_N[bin_N[row_N] == number], int((wanted == number).sum()), seed)
+    return rows
 
 
 def band(count: int, quota: int, quantile: float, span: float) -> list[int]:
@@ -88,9 +101,10 @@ def test_boundary_rows_are_those_of_an_exact_sort(
     counts = {group: int((prepared.group_N == group).sum()) for group in range(4)}
     expected: list[int] = []
     for group, rows in allocate_quotas(counts, 31, config.quota).items():
-        order = ranked(prepared, np.flatnonzero(prepared.group_N == group))
-        expected += [order[rank] for rank in band(counts[group], rows, quantile, span)]
-    assert boundary_rows(prepared.scorer, 31, config).tolist() == sorted(expected)
+        of_group = np.flatnonzero(prepared.group_N == group)
+        expected += in_band(prepared, of_group, band(counts[group], rows, quantile, span), seed=2)
+    scorer = prepared.scorer
+    assert numbers(boundary_rows(scorer, el2n_histogram(scorer), 31, config, 2)) == sorted(expected)
 
 
 @pytest.mark.parametrize("quantile", [0.0, 0.3, 0.9, 1.0])
@@ -98,15 +112,14 @@ def test_boundary_rows_are_those_of_an_exact_sort(
 def test_el2n_rows_are_those_of_an_exact_sort_of_the_block(
     prepared: Prepared, quantile: float, budget: int
 ) -> None:
-    order = ranked(prepared, np.arange(140))
-    expected = sorted(order[rank] for rank in band(140, min(budget, 140), quantile, 0.0))
-    assert el2n_rows(prepared.scorer, budget, quantile).tolist() == expected
+    expected = in_band(prepared, np.arange(140), band(140, min(budget, 140), quantile, 0.0), seed=0)
+    assert numbers(el2n_rows(prepared.scorer, budget, quantile)) == sorted(expected)
 
 
-def test_random_rows_are_the_draw_in_order(prepared: Prepared) -> None:
-    drawn = np.random.default_rng(4).choice(140, 30, replace=False)
-    assert random_rows(prepared.scorer, 30, np.random.default_rng(4)).tolist() == sorted(drawn.tolist())
-    assert random_rows(prepared.scorer, 999, np.random.default_rng(4)).tolist() == list(range(140))
+def test_random_rows_are_those_with_the_smallest_hashes(prepared: Prepared) -> None:
+    expected = smallest(np.arange(140), 30, seed=4)
+    assert numbers(random_rows(prepared.scorer, 30, 4)) == sorted(expected)
+    assert numbers(random_rows(prepared.scorer, 999, 4)) == list(range(140))
 
 
 @pytest.mark.parametrize(("budget", "clusters"), [(12, 5), (3, 64), (70, 64), (100, 64)])
@@ -115,19 +128,17 @@ def test_kmeans_rows_are_the_closest_of_each_cluster_of_a_sample(
 ) -> None:
     if clusters != 64:
         monkeypatch.setattr(baselines_module, "CLUSTERS", clusters)
-    rows = kmeans_rows(prepared.scorer, budget, np.random.default_rng(4))
-    draw = np.random.default_rng(4)
-    sample_N = np.sort(draw.choice(140, min(4 * budget, 140), replace=False))
-    flat_NX = prepared.scorer.embed(np.arange(140)).emb_NFD[sample_N].reshape(len(sample_N), 12)
-    seed = int(draw.integers(2**31))
-    model = MiniBatchKMeans(min(clusters, budget), n_init=1, random_state=seed).fit(flat_NX)
+    rows = numbers(kmeans_rows(prepared.scorer, budget, 4))
+    sample_N = np.sort(smallest(np.arange(140), 4 * budget, seed=4))
+    flat_NX = embedded(prepared.scorer, list(range(140))).emb_NFD[sample_N].reshape(len(sample_N), 12)
+    model = MiniBatchKMeans(min(clusters, budget), n_init=1, random_state=4).fit(flat_NX)
     members = {c: np.flatnonzero(model.labels_ == c) for c in np.unique(model.labels_).tolist()}
     quotas = allocate_quotas({c: len(rows) for c, rows in members.items()}, budget, "proportional")
     expected: list[int] = []
     for cluster, quota in quotas.items():
         to_centre = np.linalg.norm(flat_NX[members[cluster]] - model.cluster_centers_[cluster], axis=1)
         expected += sample_N[members[cluster][np.argsort(to_centre)[:quota]]].tolist()
-    assert rows.tolist() == sorted(expected) and len(rows) == budget
+    assert rows == sorted(expected) and len(rows) == budget
 
 
 def test_quotas_are_rounded_down_and_the_rest_goes_to_the_heaviest() -> None:
@@ -140,35 +151,35 @@ def test_quotas_are_rounded_down_and_the_rest_goes_to_the_heaviest() -> None:
     assert allocate_quotas({0: 4, 1: 4}, 2, "equal") == {0: 1, 1: 1}
 
 
-def test_bins_of_ranks_by_hand() -> None:
+def test_quotas_of_ranks_by_hand() -> None:
     """Two tasks: scores lie in [0, sqrt(2)], so a bin is sqrt(2) / 65,536 wide."""
     width = 2**0.5 / BINS
     score_N: NDArray[np.float32] = np.array([n * width for n in (0.5, 1.5, 1.6, 3.5, 7.5)], np.float32)
-    group_N = np.array([1, 1, 1, 1, 1])
     assert el2n_bin(score_N, 2).tolist() == [0, 1, 1, 3, 7]
     assert el2n_bin(np.array([-1.0, 0.0, 2**0.5, 9.0], np.float32), 2).tolist() == [0, 0, BINS - 1, BINS - 1]
-    histogram = El2nHistogram.of(score_N, group_N, 2)
-    assert histogram.count_GB.shape == (4, BINS) and histogram.group_counts() == {1: 5}
-    assert histogram.count_GB[1, [0, 1, 3, 7]].tolist() == [1, 2, 1, 1]
+    histogram = El2nHistogram.of(score_N, np.array([1, 1, 1, 1, 1]), 2)
+    assert histogram.group_counts() == {1: 5} and len(histogram.count_B[1]) == BINS
+    assert histogram.count_B[1][[0, 1, 3, 7]].tolist() == [1, 2, 1, 1]
     for ranks, expected in (
-        ([0], (0, 0, 0)),
-        ([1], (1, 1, 1)),
-        ([2], (1, 1, 1)),
-        ([1, 3], (1, 3, 1)),
-        ([3, 4], (3, 7, 3)),
-        ([0, 4], (0, 7, 0)),
+        ([0], {0: 1}),
+        ([1], {1: 1}),
+        ([2], {1: 1}),
+        ([1, 3], {1: 1, 3: 1}),
+        ([1, 2, 4], {1: 2, 7: 1}),
+        ([0, 1, 2, 3, 4], {0: 1, 1: 2, 3: 1, 7: 1}),
     ):
-        assert histogram.bins(1, np.array(ranks)) == expected
-    assert rows_in_bins(score_N, group_N, 2, {1: RankedBins(1, 3, 0)}).tolist() == [1, 2, 3]
-    assert rows_in_bins(score_N, group_N, 2, {0: RankedBins(0, 9, 0)}).tolist() == []
-    both = rows_in_bins(
-        score_N, np.array([0, 1, 0, 1, 0]), 2, {0: RankedBins(1, 7, 0), 1: RankedBins(3, 3, 0)}
-    )
-    assert both.tolist() == [2, 3, 4]
-    twice = histogram.merged(histogram)
-    assert twice.group_counts() == {1: 10} and twice.tasks == 2
-    of_three = El2nHistogram.of(score_N, np.array([0, 7, 4, 4, 7]), 3)
-    assert of_three.count_GB.shape == (8, BINS) and of_three.group_counts() == {0: 1, 4: 2, 7: 2}
+        quota_B = histogram.quotas(1, np.array(ranks))
+        assert {int(b): int(quota_B[b]) for b in np.flatnonzero(quota_B)} == expected
+    other = El2nHistogram.of(score_N, np.array([0, 7, 4, 4, 7]), 3)
+    assert other.group_counts() == {0: 1, 4: 2, 7: 2}
+    both = histogram.merged(other).merged(histogram)
+    assert both.group_counts() == {0: 1, 1: 10, 4: 2, 7: 2}
+    assert both.ungrouped().group_counts() == {0: 15}
+    assert histogram.group_counts() == {1: 5}  # as it was
+    mean, deviation = histogram.moments()
+    assert mean == pytest.approx(score_N.astype(float).mean())
+    assert deviation == pytest.approx(score_N.astype(float).std())
+    assert both.moments() == pytest.approx((mean, deviation))
 
 
 def test_el2n_of_several_rows_by_hand() -> None:
@@ -190,63 +201,55 @@ def test_a_label_group_is_named_by_its_tasks() -> None:
 
 
 def test_parts_are_scored_by_their_row_numbers_within_the_block(prepared: Prepared) -> None:
-    parts = prepared.scorer.parts
-    for part, (first, stop) in enumerate(((0, 46), (46, 140))):
-        all_bins = {group: RankedBins(0, BINS - 1, 0) for group in range(4)}
-        scored = parts.in_bins(part, all_bins, grouped=True)
-        assert scored.row_N.tolist() == list(range(first, stop))
-        np.testing.assert_array_equal(scored.el2n_N, prepared.el2n_N[first:stop])
-        assert scored.group_N.tolist() == prepared.group_N[first:stop].tolist()
-        plain = parts.in_bins(part, {0: RankedBins(0, BINS - 1, 0)}, grouped=False)
-        assert plain.row_N.tolist() == list(range(first, stop)) and not plain.group_N.any()
-        of_two = parts.in_bins(part, {2: RankedBins(0, BINS - 1, 0)}, grouped=True)
-        assert of_two.row_N.tolist() == [r for r in range(first, stop) if prepared.group_N[r] == 2]
-    whole = prepared.scorer.histogram()
+    """A part may begin within a file and end within another."""
+    for span in (Span(0, 140), Span(30, 60), Span(46, 140)):
+        part = prepared.scorer.parts.score(span)
+        assert part.row_numbers().tolist() == list(range(span.first, span.stop))
+        np.testing.assert_allclose(part.el2n_N, prepared.el2n_N[span.first : span.stop], rtol=1e-6)
+        assert part.group_N.tolist() == prepared.group_N[span.first : span.stop].tolist()
+    whole = el2n_histogram(prepared.scorer)
     expected = El2nHistogram.of(prepared.el2n_N, prepared.group_N, 2)
-    assert np.array_equal(whole.count_GB, expected.count_GB) and whole.tasks == 2
+    assert whole.group_counts() == expected.group_counts()
+    assert all(np.array_equal(whole.count_B[group], expected.count_B[group]) for group in range(4))
+    scores = prepared.scorer.scores()
+    assert scores is prepared.scorer.scores()  # computed once
 
 
 def test_rows_are_embedded_with_logits_and_labels_wherever_they_lie(prepared: Prepared) -> None:
     rows = joined(list(prepared.log.chunks(prepared.log.block(2))))
     for row_N in ([0, 45, 46, 139], [0, 3], [50, 60], [45]):
-        embedded = prepared.scorer.embed(np.array(row_N))
+        found = embedded(prepared.scorer, row_N)
         emb_NFD = prepared.recommender.tables(torch.tensor(rows.id_NF[row_N]).long()).detach()
-        assert np.array_equal(embedded.emb_NFD, emb_NFD.numpy())
-        assert np.array_equal(embedded.label_NT, rows.label_NT[row_N])
+        assert np.array_equal(found.emb_NFD, emb_NFD.numpy())
+        assert np.array_equal(found.label_NT, rows.label_NT[row_N])
         logit_NT = predict(prepared.recommender.dense, emb_NFD).numpy()
-        np.testing.assert_allclose(embedded.logit_NT, logit_NT, rtol=1e-5, atol=1e-6)
-        distance_NT = 1 / (1 + np.exp(-embedded.logit_NT)) - embedded.label_NT
-        np.testing.assert_allclose(embedded.el2n(), np.linalg.norm(distance_NT, axis=1), rtol=1e-5)
-    nothing = prepared.scorer.parts.embed(1, np.array([], int))
+        np.testing.assert_allclose(found.logit_NT, logit_NT, rtol=1e-5, atol=1e-6)
+    chosen = Rows(np.array([2, 50]), np.array([7, 9]))
+    assert prepared.scorer.parts.embed(Span(0, 140), chosen).cell_N.tolist() == [7, 9]
+    nothing = prepared.scorer.parts.embed(Span(46, 140), chosen.take(np.array([], int)))
     assert nothing.emb_NFD.shape == (0, 3, 4) and nothing.logit_NT.shape == (0, 2)
 
 
 def test_scores_are_kept_in_a_folder_and_read_from_there(prepared: Prepared, tmp_path: Path) -> None:
-    folder = Folder.at(str(tmp_path))
-    every = {group: RankedBins(0, BINS - 1, 0) for group in range(4)}
+    folder, span = Folder.at(str(tmp_path)), Span(46, 140)
 
     def scorer(recommender: Recommender | None) -> PartScorer:
         model = recommender or object()
         return PartScorer(model, prepared.log, prepared.log.block(2), folder)  # type: ignore[arg-type]
 
-    first = scorer(prepared.recommender)
-    scored = first.in_bins(1, every, grouped=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["part-1.parquet"]
-    table = folder.read_parquet("part-1.parquet")
+    scored = scorer(prepared.recommender).score(span)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows-46-140.parquet"]
+    table = folder.read_parquet("rows-46-140.parquet")
     assert table.column_names == ["row", "el2n", "label_group"]
     assert table["row"].to_pylist() == list(range(46, 140))
     # Without a model there is nothing to score with.
-    again = scorer(None).in_bins(1, every, grouped=True)
-    assert again.table().equals(scored.table())
+    assert scorer(None).score(span).table().equals(scored.table())
     with pytest.raises(AttributeError):
-        scorer(None).in_bins(0, every, grouped=True)
-    # Nor are they read again from the folder by the one that has them.
-    (tmp_path / "part-1.parquet").unlink()
-    assert np.array_equal(first.in_bins(1, every, grouped=True).el2n_N, scored.el2n_N)
+        scorer(None).score(Span(0, 140))
 
 
 def test_tables_of_scores_read_back() -> None:
-    rows = ScoredRows(np.array([1, 5]), np.array([0.5, 0.25], np.float32), np.array([3, 0]))
-    again = ScoredRows.of(rows.table())
-    assert (again.row_N.tolist(), again.group_N.tolist()) == ([1, 5], [3, 0])
+    part = ScoredPart(5, np.array([0.5, 0.25], np.float32), np.array([3, 0]))
+    again = ScoredPart.of(part.table())
+    assert (again.row_numbers().tolist(), again.group_N.tolist()) == ([5, 6], [3, 0])
     assert again.el2n_N.tolist() == [0.5, 0.25] and again.el2n_N.dtype == np.float32

@@ -18,8 +18,11 @@ from diet_ray.config import BoundaryConfig, RunConfig
 from diet_ray.distillation import distiller as distiller_module
 from diet_ray.distillation import memory_update as update_module
 from diet_ray.distillation.memory import fuse
+from diet_ray.distillation.row_choice import Draw
+from diet_ray.distillation.scored_rows import LocalScorer
 from diet_ray.runs import stage as run_stage_module
 from diet_ray.runs.run import Run
+from diet_ray.seeding import derived_seed
 from tests.distinct_blocks import HEAD, SMALL, write_distinct_blocks
 
 CHECKPOINT, POOL, SELECTED, TARGETS = "checkpoint", "pool", "selected", "targets"
@@ -65,6 +68,7 @@ CHOICES: dict[str, tuple[Any, set[str]]] = {
     "method.outer.real_rows": (30, OF_OPTIMISATION),
     "method.outer.memory_rows": (15, OF_OPTIMISATION),
     "method.outer.hard_ratio": (0.3, OF_OPTIMISATION),
+    "method.outer.hard_share": (0.5, {POOL, TARGETS, *OF_OPTIMISATION}),
     "method.outer.active_rows": (5, OF_OPTIMISATION),
     "method.outer.address_every": (1, OF_OPTIMISATION),
     "method.outer.target_selection": (False, OF_OPTIMISATION),
@@ -84,7 +88,9 @@ def with_value(config: RunConfig, path: str, value: Any) -> RunConfig:
 
 
 def usual() -> RunConfig:
+    """An even pool: one with hard rows depends on the memory, hence on nearly everything."""
     config = with_value(SMALL, "method.boundary.span", 0.5)
+    config = with_value(config, "method.outer.hard_share", 0.0)
     return with_value(config, "method.boundary.quantile", 0.8)
 
 
@@ -132,11 +138,19 @@ def distilled(log: str, run: Path, config: RunConfig, monkeypatch: pytest.Monkey
 
         monkeypatch.setattr(module, name, spy)
 
-    noted(run_stage_module, "boundary_rows", SELECTED, lambda rows, *_: rows.tolist())
-    noted(run_stage_module, "random_rows", POOL, lambda rows, *_: rows.tolist())
+    noted(run_stage_module, "boundary_rows", SELECTED, lambda chosen, *_: plain(chosen[0]))
 
-    def fused(*args: Any, new: Any, old: Any, keep: int) -> Any:
-        result = fuse(*args, new=new, old=old, keep=keep)
+    def chosen(self: LocalScorer, draw: Draw, *rest: Any) -> Any:
+        result = choose(self, draw, *rest)
+        if draw.seed == derived_seed(config.seed, "pool", len(seen[POOL]) + 1):
+            seen[POOL].append(plain(result[0]))
+        return result
+
+    choose = LocalScorer.choose
+    monkeypatch.setattr(LocalScorer, "choose", chosen)
+
+    def fused(*args: Any, new: Any, old: Any, keep: int, weight_N: Any) -> Any:
+        result = fuse(*args, new=new, old=old, keep=keep, weight_N=weight_N)
         seen[KEPT].append(plain(result.take(slice(new.rows, None))))  # type: ignore[arg-type]
         return result
 
@@ -144,11 +158,11 @@ def distilled(log: str, run: Path, config: RunConfig, monkeypatch: pytest.Monkey
     optimise = distiller_module.optimise_memory
 
     def optimised(proxies: Any, memory: Any, real: Any, *rest: Any) -> Any:
-        seen[TARGETS].append(plain(real))
+        seen[TARGETS].append(plain([*real, *([] if rest[-1] is None else [rest[-1]])]))
         return optimise(proxies, memory, real, *rest)
 
     monkeypatch.setattr(update_module, "optimise_memory", optimised)
-    done = diet_ray.distill(log, str(run), config)
+    done = diet_ray.distill(log, str(run), config, probe_seeds=0)
     seen[CHECKPOINT] = [record.checkpoint_stamp().sha256 for record in done.records]
     seen[FIRST], seen[MEMORY] = ([record.memory_stamp().sha256] for record in done.records)
     return seen

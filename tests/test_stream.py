@@ -20,11 +20,12 @@ from diet_ray.runs.run import Run
 from diet_ray.storage import Folder
 from diet_ray.training.checkpoints.manifest import checkpoint_stages
 from diet_ray.training.metrics import Scores
+from pipelines.options.stream import Stream, for_small_blocks
 from pipelines.runtime.micro_blocks import MicroBlocks
 from pipelines.runtime.recipe import Recipe
 from pipelines.runtime.stream_guard import StreamGuard, auc_deviation
 from pipelines.status import status
-from pipelines.stream import Stream, for_small_blocks, stream
+from pipelines.stream import stream
 from tests.stream_log import ROWS, events, finish, kill_when, publish, publish_all, start, write_log
 from tests.tiny_run import TINY
 
@@ -119,7 +120,10 @@ def test_a_second_writer_and_another_config_are_refused(
     (tmp_path / "schema.yaml").write_text(yaml.safe_dump({**schema, "malformed": "error"}))
     publish(tmp_path, "1.parquet", log.slice(500, 500))
     changed = SMALL.model_copy(update={"probe_every": 2, "max_fall": 0.9})
-    assert stream(asked(tmp_path, stream=changed)).records[1].metrics.probe is not None
+    probed = stream(asked(tmp_path, stream=changed)).records[1].metrics
+    assert (
+        probed.probe is not None and probed.probe_newest is not None and probed.probe != probed.probe_newest
+    )
 
 
 def test_a_skipped_block_is_not_learned_and_not_lost(ray_here: None, tmp_path: Path, log: pa.Table) -> None:

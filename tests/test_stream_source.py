@@ -7,8 +7,9 @@ import pytest
 
 from diet_ray.errors import ConfigError
 from diet_ray.log.stream.config import StreamConfig
+from pipelines.options.stream import Stream
 from pipelines.runtime.recipe import Recipe
-from pipelines.stream import Stream, check_source, stream
+from pipelines.stream import check_source, stream
 from tests.stream_log import publish, publish_all, write_log
 from tests.tiny_run import TINY
 

@@ -12,13 +12,14 @@ import pytest
 
 from diet_ray.config import CandidateConfig, RunConfig
 from diet_ray.runs.run import Run
+from pipelines.options.study import Name, Study
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.studies import definitions as studies
 from pipelines.studies import ranked_candidates
 from pipelines.studies.context import StudyContext
 from pipelines.studies.definitions import STUDIES
 from pipelines.studies.ranking_table import agreement_of, ranking_agreement
-from pipelines.study import Name, Study, summary
+from pipelines.study import summary
 from tests.tiny_run import FIT, TINY
 
 
@@ -96,7 +97,7 @@ def test_ablation_distils_each_variant_once_with_the_reference_of_the_run(own_ru
 @pytest.mark.long
 def test_the_ratio_of_the_run_itself_is_not_distilled_again(own_run: str, few: None) -> None:
     found = run_study("ratio", own_run)
-    assert set(found["variant"]) == {"2.0%", "5.0%"} and set(found["method"]) == {"diet", "random"}
+    assert set(found["variant"]) == {"2.0%", "5.0%"} and set(found["method"]) == {"diet", "random", "newest"}
     assert [path.name for path in (Path(own_run) / "studies/runs").iterdir()] == ["2.0-"]
     rows = Run.read(f"{own_run}/studies/runs/2.0-").records[-1].metrics.memory.rows
     assert rows < Run.read(own_run).records[-1].metrics.memory.rows

@@ -4,13 +4,16 @@ Shape suffixes: N rows.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diet_ray.config import BoundaryConfig, QuotaRule
-from diet_ray.distillation.el2n import El2nHistogram
-from diet_ray.distillation.scored_rows import BlockScorer
+from diet_ray.distillation.el2n import BINS, El2nHistogram, el2n_bin
+from diet_ray.distillation.row_choice import Draw
+from diet_ray.distillation.scored_rows import BlockScorer, Columns, ScoredPart
 from diet_ray.errors import ConfigError
 
 WEIGHTS = {"equal": 0.0, "sqrt": 0.5, "proportional": 1.0}
@@ -56,51 +59,54 @@ def band_ranks(count: int, quota: int, quantile: float, span: float) -> NDArray[
     return start + (2 * np.arange(quota) + 1) * rows // (2 * quota)
 
 
-def bands(
-    histogram: El2nHistogram, quotas: Mapping[int, int], quantile: float, span: float
-) -> dict[int, NDArray[np.int64]]:
-    """The ranks to keep in each label group of the block that `histogram` counts, ascending."""
-    counts = histogram.group_counts()
-    return {g: band_ranks(counts[g], quota, quantile, span) for g, quota in quotas.items()}
+@dataclass(frozen=True)
+class BinCells:
+    """The cell of each row: its label group and its bin of EL2N; its bin alone where it is ungrouped."""
+
+    tasks: int
+    grouped: bool = True
+
+    def __call__(self, part: ScoredPart) -> NDArray[np.int64]:
+        bin_N = el2n_bin(part.el2n_N, self.tasks)
+        return part.group_N * BINS + bin_N if self.grouped else bin_N
 
 
-def exact_band(
-    row_N: NDArray[np.int64], el2n_N: NDArray[np.float32], ranks: NDArray[np.int64], below: int
-) -> NDArray[np.int64]:
-    """Cut one group's rows to the exact ranks; ties go by row number. Returns ascending row numbers.
+@dataclass(frozen=True)
+class CountEl2n:
+    """The work of counting a part's scores."""
 
-    below: number of the group's rows with a lower score that are not among `row_N`.
+    tasks: int
+
+    def __call__(self, part: ScoredPart) -> El2nHistogram:
+        return El2nHistogram.of(part.el2n_N, part.group_N, self.tasks)
+
+
+def el2n_histogram(scorer: BlockScorer) -> El2nHistogram:
+    """EL2N of all rows of the block."""
+    return reduce(El2nHistogram.merged, scorer.gather(scorer.scores(), CountEl2n(scorer.tasks)))
+
+
+def boundary_rows(
+    scorer: BlockScorer, histogram: El2nHistogram, budget: int, config: BoundaryConfig, seed: int
+) -> Columns:
+    """Choose `budget` rows in the EL2N band of their label group (eq. 7); Rows by part.
+
+    Each bin has as many rows as ranks of the band lie in it; within a bin the smallest hashes win.
     """
-    by_rank = np.lexsort((row_N, el2n_N))
-    return np.sort(row_N[by_rank[ranks - below]])
-
-
-def boundary_rows(scorer: BlockScorer, budget: int, config: BoundaryConfig) -> NDArray[np.int64]:
-    """Numbers of `budget` rows in the EL2N band of their label group, ascending (eq. 7)."""
-    histogram = scorer.histogram()
     quotas = allocate_quotas(histogram.group_counts(), budget, config.quota)
-    return band_rows(scorer, histogram, quotas, quantile=config.quantile, span=config.span, grouped=True)
+    draw = band_draw(histogram, quotas, quantile=config.quantile, span=config.span, seed=seed)
+    return scorer.choose(draw, scorer.scores(), BinCells(scorer.tasks))
 
 
-def band_rows(
-    scorer: BlockScorer,
-    histogram: El2nHistogram,
-    quotas: Mapping[int, int],
-    *,
-    quantile: float,
-    span: float,
-    grouped: bool,
-) -> NDArray[np.int64]:
-    """Numbers of the rows in the bands of `quotas`, ascending.
-
-    grouped: whether `histogram` counts label groups; otherwise the whole block is group 0.
-    """
-    ranks = bands(histogram, quotas, quantile, span)
-    bins = {group: histogram.bins(group, rank_N) for group, rank_N in ranks.items()}
-    scored = scorer.in_bins(bins, grouped)
-    selected = []
-    for group, rank_N in ranks.items():
-        in_group = scored.group_N == group
-        row_N, el2n_N = scored.row_N[in_group], scored.el2n_N[in_group]
-        selected.append(exact_band(row_N, el2n_N, rank_N, bins[group].below))
-    return np.sort(np.concatenate(selected))
+def band_draw(
+    histogram: El2nHistogram, quotas: Mapping[int, int], *, quantile: float, span: float, seed: int
+) -> Draw:
+    """The draw of rows in the bands of `quotas`; a cell is group x BINS + bin."""
+    counts, cells = histogram.group_counts(), []
+    for group in sorted(quotas):
+        rank_N = band_ranks(counts[group], quotas[group], quantile, span)
+        quota_B = histogram.quotas(group, rank_N)
+        bin_C = np.flatnonzero(quota_B)
+        cells.append((group * BINS + bin_C, histogram.count_B[group][bin_C], quota_B[bin_C]))
+    cell_C, count_C, quota_C = (np.concatenate(arrays) for arrays in zip(*cells, strict=True))
+    return Draw(seed, cell_C, count_C, quota_C)

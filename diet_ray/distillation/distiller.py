@@ -47,6 +47,7 @@ def optimise_memory(
     config: MethodConfig,
     draw: torch.Generator,
     report: Callable[[Progress], None] = lambda progress: None,
+    weight_N: Tensor | None = None,
 ) -> Memory:
     """Optimise the addressed rows of a memory; the others stay bit-identical.
 
@@ -60,6 +61,7 @@ def optimise_memory(
         draw: CPU generator; the result is a function of the arguments and its state alone. Everything else
             is on one device.
         report: called after every outer iteration.
+        weight_N: rows of the block that each row of `real` stands for; all alike where it is None.
     """
     inner, outer = config.inner, config.outer
     optimiser = OuterOptimiser(
@@ -72,7 +74,7 @@ def optimise_memory(
     for iteration in range(outer.iterations):
         if iteration % outer.address_every == 0:
             stored = Examples(optimiser.emb_NFD, optimiser.logit_NT.sigmoid())
-            addressing = _address(next(proxies), stored, real, config, draw)
+            addressing = _address(next(proxies), stored, real, weight_N, config, draw)
         gradient = meta_gradient(
             addressing.proxy.loss,
             addressing.proxy.params,
@@ -91,15 +93,17 @@ def _address(
     proxy: Proxy,
     stored: Examples,
     real: Examples,
+    weight_N: Tensor | None,
     config: MethodConfig,
     draw: torch.Generator,
 ) -> Addressing:
     outer = config.outer
     device = real.emb_NFD.device
-    sample = real.take(torch.randperm(real.rows, generator=draw)[: outer.real_rows].to(device))
+    sample_N = torch.randperm(real.rows, generator=draw)[: outer.real_rows].to(device)
+    sample, weight_N = real.take(sample_N), None if weight_N is None else weight_N[sample_N]
     looked_at_N = _memory_sample(stored.rows, outer.memory_rows, draw).to(device)
     memory = stored.take(looked_at_N)
-    targets = sample.take(_target_rows(proxy, memory, sample, outer))
+    targets = sample.take(_target_rows(proxy, memory, sample, weight_N, outer))
     if not outer.memory_selection:
         return Addressing(proxy, targets, torch.arange(stored.rows, device=device))
     active_N = active_memory(
@@ -113,9 +117,18 @@ def _memory_sample(rows: int, most: int, draw: torch.Generator) -> Tensor:
     return torch.arange(rows) if rows <= most else torch.randperm(rows, generator=draw)[:most]
 
 
-def _target_rows(proxy: Proxy, memory: Examples, sample: Examples, outer: OuterConfig) -> Tensor:
+def _target_rows(
+    proxy: Proxy, memory: Examples, sample: Examples, weight_N: Tensor | None, outer: OuterConfig
+) -> Tensor:
     if outer.target_selection:
-        return hard_targets(proxy.loss, proxy.params, real=sample, memory=memory, ratio=outer.hard_ratio)
+        return hard_targets(
+            proxy.loss,
+            proxy.params,
+            real=sample,
+            memory=memory,
+            ratio=outer.hard_ratio,
+            weight_N=weight_N,
+        )
     count = max(1, round(outer.hard_ratio * sample.rows))
     return torch.arange(count, device=sample.emb_NFD.device)  # the sample is in random order
 

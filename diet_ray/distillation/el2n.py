@@ -1,9 +1,8 @@
 """EL2N, the difficulty of a row under a checkpoint, and its histogram over a block (eq. 6).
 
-Shape suffixes: N rows, T tasks, G label groups (2**T), B histogram bins.
+Shape suffixes: N rows, T tasks, B histogram bins.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -35,52 +34,53 @@ def group_name(group: int, tasks: tuple[str, ...]) -> str:
     return "+".join(task for t, task in enumerate(tasks) if group >> t & 1) or "none"
 
 
-class RankedBins(NamedTuple):
-    """The bins that hold a range of ranks, and how many of the group's rows lie below them."""
-
-    first: int
-    last: int  # inclusive
-    below: int
-
-
 class El2nHistogram(NamedTuple):
-    """Counts of EL2N per label group, added up over scorers; it locates ranks without sorting the block."""
+    """Counts of EL2N by label group and bin, and its moments; added up over the parts of a block.
 
-    count_GB: NDArray[np.int64]
-    tasks: int
+    It locates ranks without sorting the block. What it takes does not grow with the block: half a megabyte
+    per label group that occurs.
+    """
+
+    count_B: dict[int, NDArray[np.int64]]  # of each label group
+    total: float  # sum of EL2N
+    squares: float
 
     @classmethod
     def of(cls, el2n_N: NDArray[np.float32], group_N: NDArray[np.int64], tasks: int) -> "El2nHistogram":
-        groups = 2**tasks
-        flat_N = group_N * BINS + el2n_bin(el2n_N, tasks)
-        return cls(np.bincount(flat_N, minlength=groups * BINS).reshape(groups, BINS), tasks)
+        bin_N = el2n_bin(el2n_N, tasks)
+        counts = {
+            int(group): np.bincount(bin_N[group_N == group], minlength=BINS) for group in np.unique(group_N)
+        }
+        exact_N = el2n_N.astype(np.float64)
+        return cls(counts, float(exact_N.sum()), float(np.square(exact_N).sum()))
 
     def merged(self, other: "El2nHistogram") -> "El2nHistogram":
-        return El2nHistogram(self.count_GB + other.count_GB, self.tasks)
+        counts = dict(self.count_B)
+        for group, count_B in other.count_B.items():
+            counts[group] = counts[group] + count_B if group in counts else count_B
+        return El2nHistogram(counts, self.total + other.total, self.squares + other.squares)
+
+    def ungrouped(self) -> "El2nHistogram":
+        """The same block as one group, number 0."""
+        return self._replace(count_B={0: np.sum(list(self.count_B.values()), axis=0)})
 
     def group_counts(self) -> dict[int, int]:
-        """Rows per label group, empty groups left out."""
-        return {g: int(n) for g, n in enumerate(self.count_GB.sum(1)) if n}
+        """Rows per label group, ascending by group."""
+        return {group: int(self.count_B[group].sum()) for group in sorted(self.count_B)}
 
-    def bins(self, group: int, ranks: NDArray[np.int64]) -> RankedBins:
-        """Return the bins that span `ranks` (of ascending EL2N, from 0, ascending) of `group`; not empty."""
-        upto_B = self.count_GB[group].cumsum()
-        first, last = np.searchsorted(upto_B, [ranks[0], ranks[-1]], side="right").tolist()
-        return RankedBins(first, last, int(upto_B[first - 1]) if first else 0)
+    def moments(self) -> tuple[float, float]:
+        """Mean and standard deviation of EL2N."""
+        rows = sum(self.group_counts().values())
+        mean = self.total / rows
+        return mean, max(0.0, self.squares / rows - mean**2) ** 0.5
+
+    def quotas(self, group: int, rank_N: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many of the ranks (of ascending EL2N, from 0) of `group` lie in each bin; [B]."""
+        bin_N = np.searchsorted(self.count_B[group].cumsum(), rank_N, side="right")
+        return np.bincount(bin_N, minlength=BINS)
 
 
 def el2n_bin(el2n_N: NDArray[np.float32], tasks: int) -> NDArray[np.int64]:
     """Bin of each score; monotone in the score, so bins never disagree with an exact sort."""
     scaled_N = el2n_N.astype(np.float64) * (BINS / np.sqrt(tasks))
     return np.clip(scaled_N.astype(np.int64), 0, BINS - 1)
-
-
-def rows_in_bins(
-    el2n_N: NDArray[np.float32], group_N: NDArray[np.int64], tasks: int, bins: Mapping[int, RankedBins]
-) -> NDArray[np.int64]:
-    """Indices of the rows whose score lies in the bins of their group, ascending."""
-    bin_N = el2n_bin(el2n_N, tasks)
-    keep_N = np.zeros(len(bin_N), dtype=bool)
-    for group, span in bins.items():
-        keep_N |= (group_N == group) & (bin_N >= span.first) & (bin_N <= span.last)
-    return np.flatnonzero(keep_N)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diet_ray.distillation.addressing import lowest
 from diet_ray.distillation.el2n import labels_of_group
-from diet_ray.distillation.influence import summed_influence
+from diet_ray.distillation.influence import alignment, direction
 from diet_ray.errors import RunError
 from diet_ray.models.examples import Examples, LossPerExample, Params
 
@@ -57,14 +57,32 @@ class MemorySchema(NamedTuple):
     tasks: tuple[str, ...]
 
 
-def fuse(loss: LossPerExample, params: Params, *, new: Memory, old: Memory, keep: int) -> Memory:
+def fusion_direction(loss: LossPerExample, params: Params, new: Memory) -> Params:
+    """The direction along which old rows are weighed: the gradient of the new rows' summed loss (eq. 10).
+
+    The new rows enter with the log's labels: their soft labels are the checkpoint's own logits, and the
+    gradient of a checkpoint's loss against its own logits is zero.
+    """
+    return direction(loss, params, new.with_log_labels())
+
+
+def fuse(
+    loss: LossPerExample,
+    params: Params,
+    *,
+    new: Memory,
+    old: Memory,
+    keep: int,
+    weight_N: Tensor | None = None,
+) -> Memory:
     """Return the new rows and the `keep` old rows that influence them most (eqs. 10-11).
 
-    Kept rows stay in order; their `influence_N` becomes the summed influence on all new rows. The new rows
-    enter with the log's labels: their soft labels are the checkpoint's own logits, and the gradient of a
-    checkpoint's loss against its own logits is zero.
+    Kept rows stay in order; their `influence_N` becomes the summed influence on all new rows.
+
+    weight_N: alignment of the old rows with `fusion_direction`, where it is known already.
     """
-    weight_N = summed_influence(loss, params, sources=new.with_log_labels(), targets=old.examples())
+    if weight_N is None:
+        weight_N = alignment(loss, params, old.examples(), fusion_direction(loss, params, new))
     rows_N = lowest(-weight_N, keep).sort().values
     kept = old._replace(influence_N=weight_N.to(old.influence_N.dtype)).take(rows_N)
     return Memory(*(torch.cat(parts) for parts in zip(new, kept, strict=True)))

@@ -3,12 +3,13 @@
 Shape suffixes: N rows.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count, cycle
 
 import torch
 
 from diet_ray.config import RunConfig
+from diet_ray.distillation.addressing import BlockInfluence, ProxyDirection
 from diet_ray.distillation.distiller import Progress, Proxy, optimise_memory
 from diet_ray.distillation.memory import Memory, MemorySchema, fuse
 from diet_ray.distillation.realignment import affine_maps, realign
@@ -58,60 +59,96 @@ def new_reference(log: EncodedLog, config: RunConfig, *purpose: object) -> Ensem
     return Ensemble(members)
 
 
-def next_memory(
+def realigned_memory(
+    old: Memory | None,
     stage: int,
     log: EncodedLog,
     config: RunConfig,
     *,
-    rows: int,
+    previous: Embedder | None,
+    reference: Embedder,
+) -> Memory | None:
+    """The memory of the stage before in the embedding space of `reference`; None where none is kept."""
+    if old is None or previous is None or not config.method.boundary.fusion:
+        return None
+    if not config.method.boundary.realign:
+        return old
+    draw = numpy_generator(config.seed, "carry", stage)  # the name that runs of version 0.1 drew by
+    rows = sample_rows(log, log.block(stage - 1), REALIGNED_BY_ROWS, draw)
+    before, after = embed_rows(previous, rows), embed_rows(reference, rows)
+    return realign(old, affine_maps(before.emb_NFD, after.emb_NFD), previous.dense, reference.dense)
+
+
+def fused_memory(
     boundary: Memory,
     old: Memory | None,
-    real: Examples,
     reference: Embedder,
+    *,
+    rows: int,
+    weight_N: torch.Tensor | None = None,
+) -> Memory:
+    """The boundary rows and, up to `rows`, the old rows that influence them most (eqs. 10-11).
+
+    Args:
+        boundary: the new rows of this block (eqs. 8-9).
+        old: realigned.
+        reference: checkpoint t, under which old rows are weighed.
+        rows: of the result, at most.
+        weight_N: the weights of the old rows, where they are known already.
+    """
+    if old is None:
+        return boundary
+    judge = reference.dense
+    loss, params = loss_of(judge), dense_params(judge)
+    return fuse(loss, params, new=boundary, old=old, keep=rows - boundary.rows, weight_N=weight_N)
+
+
+def first_proxies(
+    log: EncodedLog, config: RunConfig, previous: Embedder | None, device: torch.device
+) -> list[DenseModel]:
+    """The proxies of a stage's first addressings, one per member of the reference.
+
+    For t > 1 the members of checkpoint t-1, which take turns as long as the stage lasts; for t = 1 models
+    with fresh weights, after which others follow.
+    """
+    dense = previous.dense if previous else new_reference(log, config, "proxy", 0).to(device)
+    return dense.members()
+
+
+def block_influence(
+    log: EncodedLog, config: RunConfig, directions: Sequence[ProxyDirection], device: torch.device
+) -> BlockInfluence:
+    """What aligns rows with directions, in a process that has only these."""
+    return BlockInfluence(new_reference(log, config, "reference").members(), directions, device)
+
+
+def optimised_memory(
+    stage: int,
+    log: EncodedLog,
+    config: RunConfig,
+    memory: Memory,
+    real: Examples,
+    weight_N: torch.Tensor | None,
     previous: Embedder | None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Memory:
-    """Realign, fuse and optimise: the memory of `stage`. All tensors are on one device.
+    """Optimise a fused memory: the memory of `stage`. All tensors are on one device.
 
     Args:
         stage: number of the stage, from 1.
         log: the log of the block.
         config: of the run.
-        rows: most rows of the memory.
-        boundary: the new rows of this block (eqs. 8-9).
-        old: the memory of the stage before; None for stage 1.
-        real: a sample of the block's rows (EmbeddedRows.targets).
-        reference: checkpoint t; old rows are moved into its space and weighed under it (eq. 10).
+        memory: of `fused_memory`.
+        real: the pool of the block's rows, from which targets are taken.
+        weight_N: rows of the block that each of them stands for; all alike where it is None.
         previous: checkpoint t-1, whose members take turns as the proxy for t > 1; for t = 1 every addressing
             has a proxy with fresh weights.
         report: called after every outer iteration.
     """
-    memory = boundary
-    if old is not None and previous is not None and config.method.boundary.fusion:
-        if config.method.boundary.realign:
-            old = _realigned(old, stage, log, config, previous=previous, reference=reference)
-        judge = reference.dense
-        memory = fuse(loss_of(judge), dense_params(judge), new=boundary, old=old, keep=rows - boundary.rows)
-    device = boundary.emb_NFD.device
+    device = memory.emb_NFD.device
     proxies = cycle(_proxies(previous.dense)) if previous else _fresh_proxies(log, config, device)
     draw = torch_generator(config.seed, "distil", stage)  # the name that runs of version 0.1 drew by
-    return optimise_memory(proxies, memory, real, config.method, draw, report)
-
-
-def _realigned(
-    old: Memory,
-    stage: int,
-    log: EncodedLog,
-    config: RunConfig,
-    *,
-    previous: Embedder,
-    reference: Embedder,
-) -> Memory:
-    """The memory of the stage before in the embedding space of `reference`."""
-    draw = numpy_generator(config.seed, "carry", stage)  # the name that runs of version 0.1 drew by
-    rows = sample_rows(log, log.block(stage - 1), REALIGNED_BY_ROWS, draw)
-    before, after = embed_rows(previous, rows), embed_rows(reference, rows)
-    return realign(old, affine_maps(before.emb_NFD, after.emb_NFD), previous.dense, reference.dense)
+    return optimise_memory(proxies, memory, real, config.method, draw, report, weight_N)
 
 
 def _proxies(model: DenseModel) -> Iterator[Proxy]:

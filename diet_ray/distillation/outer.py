@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diet_ray.distillation.unroll import MetaGradient
 from diet_ray.errors import DataError
+from diet_ray.training.optimisers import SparseAdam
 
 
 class OuterOptimiser:
@@ -33,7 +34,7 @@ class OuterOptimiser:
             {"params": [self.emb_NFD], "lr": embedding_rate},
             {"params": [self.logit_NT], "lr": logit_rate},
         ]
-        self.adam = torch.optim.SparseAdam(groups)
+        self.adam = SparseAdam(groups)
         self.clip, self.decay = clip, decay
         self.usual_norm: float | None = None
 

@@ -6,15 +6,14 @@ selects, EL2N scores, the weight of the rehearsal.
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from diet_ray import layout
-from diet_ray.config import CandidateConfig, FitConfig, upgrade_fit
+from diet_ray.config import CandidateConfig, FitConfig
 from diet_ray.distillation.baselines import el2n_rows, kmeans_rows, random_rows
 from diet_ray.distillation.memory import Memory, to_arrow
 from diet_ray.distillation.memory_update import memory_rows, memory_schema
-from diet_ray.distillation.scored_rows import LocalScorer, PartScorer
+from diet_ray.distillation.scored_rows import EmbeddedRows, LocalScorer, PartScorer
 from diet_ray.errors import RunError
 from diet_ray.evaluation.cell import CellResult, Setting, run_cell
 from diet_ray.evaluation.methods import REDUCED, WITHOUT_TABLES, Method
@@ -25,8 +24,9 @@ from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import Examples
 from diet_ray.runs.run import Run
 from diet_ray.runs.state import RunState
-from diet_ray.seeding import numpy_generator
+from diet_ray.seeding import derived_seed
 from diet_ray.storage import Folder
+from diet_ray.stored_config import upgrade_fit
 from diet_ray.training.candidate_setup import validation_rows
 from diet_ray.training.checkpoints.stored import StoredCheckpoint
 from diet_ray.training.recommender import Recommender
@@ -130,15 +130,14 @@ class Evaluator:
         scorer = LocalScorer(PartScorer(self.state.checkpoint(stage), self.log, block, cache))
         history = self.log.history if method == "newest" else [block]
         rows = memory_rows(self.config, sum(each.rows for each in history))
-        draw = numpy_generator(seed, method, stage)
-        row_N: np.ndarray
+        draw_seed = derived_seed(seed, method, stage)
         if method == "el2n":
-            row_N = el2n_rows(scorer, rows, self.config.method.boundary.quantile)
+            chosen = el2n_rows(scorer, rows, self.config.method.boundary.quantile)
         elif method == "kmeans":
-            row_N = kmeans_rows(scorer, rows, draw)
+            chosen = kmeans_rows(scorer, rows, draw_seed)
         else:
-            row_N = random_rows(scorer, rows, draw)
-        return scorer.embed(row_N).as_memory(stage)
+            chosen = random_rows(scorer, rows, draw_seed)
+        return EmbeddedRows.joined(scorer.embed(chosen)).as_memory(stage)
 
     def _setting(self, fit: FitConfig) -> Setting:
         return Setting(self.log, self.config.dim, self.config.training, fit)

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -143,6 +142,8 @@ class HashedEncoder:
         """Return 1 + hash(id) mod buckets, the same on every machine; [N]."""
         coded = text_of(ids).dictionary_encode(null_encoding="mask")
         texts = coded.dictionary.to_numpy(zero_copy_only=False)
+        import pandas as pd  # here: of the processes of a run only those that encode need it
+
         row_N = 1 + pd.util.hash_array(texts, categorize=False) % np.uint64(self.buckets)
         row_N = np.append(row_N, 0).astype(np.int32)
         return row_N[coded.indices.fill_null(len(row_N) - 1).to_numpy()]

@@ -57,6 +57,7 @@ class StageSeconds(Strict):
 
     train: float
     score: float
+    """Scoring the block and choosing its rows, influence on all of them included."""
     distill: float
     probe: float | None = None
 
@@ -96,6 +97,8 @@ class StageMetrics(Strict):
     """The reference on the block before it learned it."""
     probe: MeanScores | None = None
     """A small candidate, trained on the memory before, on the block."""
+    probe_newest: MeanScores | None = None
+    """The same trained on random rows of the block before, as many as the memory has where it has them."""
     stream: StreamMetrics | None = None
 
     def plain(self) -> dict[str, Any]:

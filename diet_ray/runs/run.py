@@ -5,12 +5,13 @@ from typing import Any
 import yaml
 
 from diet_ray import layout
-from diet_ray.config import OF_LOG, RunConfig, upgrade_config
+from diet_ray.config import RunConfig
 from diet_ray.errors import DataError, RunError
 from diet_ray.log.stream.config import StreamConfig
 from diet_ray.runs.metrics import StageMetrics
 from diet_ray.runs.records import RecordChain, StageRecord, sha256
 from diet_ray.storage import FileStamp, Folder
+from diet_ray.stored_config import OF_LOG, upgrade_config
 from diet_ray.training.checkpoints.manifest import Manifest
 
 

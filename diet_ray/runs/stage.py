@@ -2,30 +2,23 @@
 
 The body is written once: over actors of a cluster, in one process, and in the tests it is the same function;
 only the workers differ.
-
-Shape suffixes: N rows, T tasks.
 """
 
 import time
-from collections.abc import Callable, Collection
-from typing import NamedTuple, Protocol
+from collections.abc import Collection
+from typing import Any, NamedTuple, Protocol
 
-from diet_ray import layout
 from diet_ray.config import RunConfig
-from diet_ray.distillation.baselines import random_rows
-from diet_ray.distillation.boundary import boundary_rows
-from diet_ray.distillation.distiller import Progress
+from diet_ray.distillation.boundary import boundary_rows, el2n_histogram
 from diet_ray.distillation.el2n import group_name
-from diet_ray.distillation.memory import to_arrow
-from diet_ray.distillation.memory_update import memory_schema, next_memory
-from diet_ray.distillation.scored_rows import BlockScorer, EmbeddedRows
+from diet_ray.distillation.pool import Pool, draw_pool
+from diet_ray.distillation.scored_rows import BlockScorer, Columns
 from diet_ray.log.dataset import Block
-from diet_ray.runs.metrics import MeanScores, MemoryMetrics, Moments, StageMetrics, StageSeconds
+from diet_ray.runs.metrics import MeanScores, Moments, StageMetrics, StageSeconds
 from diet_ray.runs.records import StageRecord
-from diet_ray.runs.state import RunState
-from diet_ray.seeding import numpy_generator
+from diet_ray.runs.stage_memory import DistilledMemory
+from diet_ray.seeding import derived_seed
 from diet_ray.storage import FileStamp
-from diet_ray.training.device import peak_bytes, reset_peak
 
 
 class Budget(NamedTuple):
@@ -45,11 +38,11 @@ class TrainedBlock(NamedTuple):
     progressive: MeanScores | None = None
 
 
-class DistilledMemory(NamedTuple):
-    """A memory that is written but not committed."""
+class ProbeScores(NamedTuple):
+    """Scores of a small candidate on a block that it has not learned."""
 
-    stamp: FileStamp
-    metrics: MemoryMetrics
+    memory: MeanScores  # trained on the memory before the block
+    newest: MeanScores  # trained on random rows of the block before
 
 
 class StageWorkers(Protocol):
@@ -59,12 +52,16 @@ class StageWorkers(Protocol):
         """The block under the checkpoint of `stage`."""
         ...
 
-    def distill(self, stage: int, rows: int, boundary: EmbeddedRows, pool: EmbeddedRows) -> DistilledMemory:
-        """Make and write the memory of `stage`, at most `rows` rows."""
+    def directions(self, stage: int, rows: int, boundary: Columns) -> Any:
+        """The directions of the stage's proxies, as `align` of this stage's scorer takes them."""
         ...
 
-    def probe(self, stage: int) -> MeanScores | None:
-        """Scores of a small candidate trained on the memory before `stage`; None where none is due."""
+    def distill(self, stage: int, rows: int, boundary: Columns, pool: Pool) -> DistilledMemory:
+        """Make and write the memory of `stage`, at most `rows` rows; see StageMemory.distill."""
+        ...
+
+    def probe(self, stage: int) -> ProbeScores | None:
+        """Scores of a small candidate on the block of `stage`; None where none are due."""
         ...
 
 
@@ -95,13 +92,15 @@ def run_stage(
     """
     block, clock = trained.block, Clock()
     scorer = workers.scorer(stage, block)
-    boundary = scorer.embed(boundary_rows(scorer, budget.new_rows, config.method.boundary))
-    draw = numpy_generator(config.seed, "pool", stage)
-    pool = scorer.embed(random_rows(scorer, config.pool_rows, draw))
-    el2n_N = pool.el2n()
+    histogram = el2n_histogram(scorer)
+    seed = derived_seed(config.seed, "boundary", stage)
+    boundary = scorer.embed(boundary_rows(scorer, histogram, budget.new_rows, config.method.boundary, seed))
     score_s = clock.lap()
     probed = workers.probe(stage)
     probe_s = clock.lap()
+    pool = draw_pool(scorer, stage, config, lambda: workers.directions(stage, budget.rows, boundary))
+    score_s += clock.lap()
+    mean, deviation = histogram.moments()
     memory = workers.distill(stage, budget.rows, boundary, pool)
     metrics = StageMetrics(
         memory=memory.metrics,
@@ -109,59 +108,15 @@ def run_stage(
         label_groups=block.label_groups,
         missing_label_groups=missing_label_groups,
         training_loss=trained.loss,
-        el2n=Moments(mean=float(el2n_N.mean()), deviation=float(el2n_N.std())),
+        el2n=Moments(mean=mean, deviation=deviation),
         seconds=StageSeconds(
             train=trained.seconds, score=score_s, distill=clock.lap(), probe=probe_s if probed else None
         ),
         progressive=trained.progressive,
-        probe=probed,
+        probe=probed.memory if probed else None,
+        probe_newest=probed.newest if probed else None,
     )
     return FinishedStage((*trained.files, memory.stamp), metrics)
-
-
-def distill_stage(
-    state: RunState,
-    stage: int,
-    rows: int,
-    boundary: EmbeddedRows,
-    pool: EmbeddedRows,
-    report: Callable[[Progress], None] = lambda progress: None,
-) -> DistilledMemory:
-    """Turn the memory before a stage into the memory after it, and write it.
-
-    Args:
-        state: the run, with the checkpoint of `stage` written.
-        stage: number of the stage, from 1.
-        rows: most rows of the memory.
-        boundary: rows selected from the block.
-        pool: a random sample of its rows, from which targets are taken.
-        report: called after every outer iteration.
-    """
-    losses: list[float] = []
-    reset_peak()
-
-    def note(progress: Progress) -> None:
-        losses.append(progress.outer_loss)
-        report(progress)
-
-    old, reference = state.memory(stage - 1), state.checkpoint(stage)
-    device = reference.device
-    memory = next_memory(
-        stage,
-        state.log,
-        state.config,
-        rows=rows,
-        boundary=boundary.as_memory(stage).to(device),
-        old=old.to(device) if old else None,
-        real=pool.targets(state.config.method.outer.target_labels).to(device),
-        reference=reference,
-        previous=state.checkpoint(stage - 1) if stage > 1 else None,
-        report=note,
-    )
-    schema = memory_schema(state.log, state.config)
-    table = to_arrow(memory, schema, reference=layout.checkpoint(stage))
-    stamp = state.folder.write_parquet(layout.memory(stage), table)
-    return DistilledMemory(stamp, MemoryMetrics.of(memory, old, tuple(losses), peak_bytes()))
 
 
 def missing_groups(records: Collection[StageRecord], block: Block, tasks: tuple[str, ...]) -> tuple[str, ...]:

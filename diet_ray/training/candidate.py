@@ -18,6 +18,7 @@ from diet_ray.models.examples import Examples, predict
 from diet_ray.seeding import torch_generator
 from diet_ray.strict import NullableFloat
 from diet_ray.training.metrics import score_tasks
+from diet_ray.training.optimisers import Adam
 from diet_ray.training.serialization import to_safetensors
 
 CLIP_NORM = 10.0
@@ -70,7 +71,7 @@ class CandidateTraining:
         self, model: DenseModel, reduced: Examples, validation: Examples, config: FitConfig, seed: int
     ) -> None:
         self.model, self.reduced, self.validation, self.config = model, reduced, validation, config
-        self.optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+        self.optimiser = Adam(model.parameters(), lr=config.learning_rate)
         self.draw = torch_generator(seed, "candidate", "batches")
         self.scores: list[EpochScore] = []
         self.best_weights: dict[str, Tensor] = {}

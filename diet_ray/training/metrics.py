@@ -1,13 +1,12 @@
 """AUC and LogLoss per task and their means.
 
-Shape suffixes: N rows, T tasks.
+Shape suffixes: N rows, T tasks, U distinct scores.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from diet_ray.errors import DataError
@@ -34,9 +33,36 @@ def roc_auc(score_N: Array, label_N: NDArray) -> float:
     negatives = len(label_N) - positives
     if not positives or not negatives:
         return float("nan")
-    rank_N = pd.Series(score_N).rank(method="average").to_numpy()
-    rank_sum = float(rank_N[np.asarray(label_N) > 0].sum())
+    rank_sum = float(_ranks(score_N)[np.asarray(label_N) > 0].sum())
     return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def _ranks(score_N: Array) -> Array:
+    """Rank of each score in ascending order, from 1; equal scores have the mean of their ranks; [N]."""
+    _, place_N, rows_U = np.unique(score_N, return_inverse=True, return_counts=True)
+    ranks: Array = (np.cumsum(rows_U) - (rows_U - 1) / 2)[place_N]
+    return ranks
+
+
+def auc_components(score_N: Array, label_N: NDArray) -> Array:
+    """The share of each row in the noise of the AUC; [N], float64.
+
+    The variance of the AUC over samples of rows is the sum of their squares; that of any linear combination
+    of AUCs on the same rows is the sum of squares of the same combination of components (DeLong et al.
+    1988). NaN for one class.
+    """
+    positive_N = np.asarray(label_N) > 0
+    positives, negatives = int(positive_N.sum()), int((~positive_N).sum())
+    if not positives or not negatives:
+        return np.full(len(label_N), np.nan)
+    score_N = np.asarray(score_N)
+    own_rank_N = np.empty(len(score_N))
+    for class_N in (positive_N, ~positive_N):
+        own_rank_N[class_N] = _ranks(score_N[class_N])
+    # How many rows of the other class score lower, ties counting half.
+    below_N = _ranks(score_N) - own_rank_N
+    won_N = np.where(positive_N, below_N / negatives, 1 - below_N / positives)
+    return (won_N - roc_auc(score_N, label_N)) / np.where(positive_N, positives, negatives)
 
 
 def log_loss(logit_N: Array, label_N: NDArray) -> float:

@@ -9,6 +9,7 @@ from torch import Tensor
 from diet_ray.errors import DataError
 from diet_ray.models.base import DenseModel, train_mode
 from diet_ray.models.examples import Examples
+from diet_ray.training.optimisers import Adam, SparseAdam
 from diet_ray.training.parallel.peers import ALONE
 from diet_ray.training.tables import Tables
 
@@ -54,8 +55,8 @@ class Recommender:
         self.device = torch.device(device)
         self.tables = (tables or Tables(fields, dim)).to(self.device)
         self.dense = dense.to(self.device)
-        self.table_optimiser = torch.optim.SparseAdam(self.tables.weights(), lr=learning_rate)
-        self.dense_optimiser = torch.optim.Adam(dense.parameters(), lr=dense_rate or learning_rate)
+        self.table_optimiser = SparseAdam(self.tables.weights(), lr=learning_rate)
+        self.dense_optimiser = Adam(dense.parameters(), lr=dense_rate or learning_rate)
         self.clip_norm = clip_norm
 
     def grow(self, rows: tuple[int, ...], draw: torch.Generator) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from diet_ray.evaluation.methods import PROBE_SEEDS
 from pipelines.runtime.command import option
 from pipelines.runtime.recipe import Recipe, load_recipe
 
@@ -30,6 +31,8 @@ class Distill:
     """A recipe (globo, kuairand, tmall, taobao, demo, paper) or a YAML file; options below override it."""
     reference_of: str | None = None
     """A finished run whose reference is reused instead of training one; all its settings must agree."""
+    probe_seeds: int = PROBE_SEEDS
+    """Seeds of the small candidates that judge the memory at the end; 0: no verdict."""
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
 
     @classmethod

@@ -60,9 +60,9 @@ class Stream:
         return cls(tyro.MISSING, tyro.MISSING, tyro.MISSING, settings=for_small_blocks(recipe))
 
     def __call__(self) -> None:
-        from pipelines.stream import stream
+        from pipelines.stream import execute
 
-        stream(self)
+        execute(self)
 
 
 def for_small_blocks(recipe: Recipe) -> Recipe:

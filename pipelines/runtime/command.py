@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
@@ -10,8 +11,8 @@ from typing import Any
 import tyro
 from pydantic import ValidationError
 
-from diet_ray.config import RENAMED_KEYS
 from diet_ray.errors import ConfigError, DietError
+from diet_ray.stored_config import RENAMED_KEYS
 from diet_ray.strict import config_error
 from pipelines.runtime.progress import console
 
@@ -46,6 +47,11 @@ def run_command(
         tyro.cli(command, prog=prog, args=words, **given)()
 
     return guarded(work)
+
+
+def say_next(*words: str) -> None:
+    """Print the command that comes next, as it can be pasted into a shell."""
+    console.print(f"next: {shlex.join(('diet-ray', *words))}", markup=False)
 
 
 def guarded(work: Callable[[], int | None]) -> int:

@@ -10,11 +10,13 @@ from actors.connection import connect, user_errors
 from actors.placement import cluster_nodes, task_claim
 from actors.tasks import as_finished
 from diet_ray import layout
-from diet_ray.config import CandidateConfig, FitConfig, RunConfig, upgrade_fit
+from diet_ray.config import CandidateConfig, FitConfig, RunConfig
 from diet_ray.errors import RunError
 from diet_ray.evaluation.methods import METHODS, REDUCED, Method
 from diet_ray.log.dataset import PreparedLog
+from diet_ray.runs.run import Run
 from diet_ray.storage import Folder, absolute
+from diet_ray.stored_config import upgrade_fit
 from diet_ray.training.candidate_setup import new_candidate
 from pipelines.runtime.progress import bars, console
 from pipelines.runtime.run_access import complete_run
@@ -79,14 +81,14 @@ def run_cells(
     if missing:
         connect()
         _run_missing(missing, candidates, evaluated, fit)
-    return _table([evaluated.folder.read_json(cell.path) for cell in cells])
+    return _table(evaluated.folder, [evaluated.folder.read_json(cell.path) for cell in cells])
 
 
 def stored_cells(folder: Folder) -> pd.DataFrame:
     """One row for each finished cell of a run, by seed, candidate and method."""
     paths = folder.fs.glob(f"{folder.root}/{layout.CELLS}/*.json")
     names = [path.rsplit("/", 1)[-1] for path in sorted(paths)]
-    cells = _table([folder.read_json(f"{layout.CELLS}/{name}") for name in names])
+    cells = _table(folder, [folder.read_json(f"{layout.CELLS}/{name}") for name in names])
     order = {method: number for number, method in enumerate(METHODS)}
     return cells.sort_values(
         ["seed", "candidate", "method"],
@@ -95,12 +97,24 @@ def stored_cells(folder: Folder) -> pd.DataFrame:
     )
 
 
-def _table(cells: list[dict[str, Any]]) -> pd.DataFrame:
-    """A row per cell; a score that JSON holds as null, for want of a class, is NaN."""
+def _table(folder: Folder, cells: list[dict[str, Any]]) -> pd.DataFrame:
+    """A row per cell; a score that JSON holds as null, for want of a class, is NaN.
+
+    in_reference: the candidate's architecture is one of the reference's, whose tables it inherits.
+    """
     table = pd.DataFrame(cells)
+    reference = Run(folder, folder.read(layout.CONFIG)).run_config.reference
+    members = {reference.name, *reference.ensemble}
+    architecture = {name: _architecture(folder, name) for name in table["candidate"].unique()}
+    table["in_reference"] = [architecture[name] in members for name in table["candidate"]]
     scores = [name for name in table.columns if name.startswith(SCORE_COLUMNS)]
     table[scores] = table[scores].apply(pd.to_numeric)
     return table
+
+
+def _architecture(folder: Folder, candidate: str) -> str:
+    path = layout.evaluated_candidate(candidate)
+    return str(folder.read_json(path)["name"]) if folder.exists(path) else candidate
 
 
 def _check_settings(evaluated: EvaluatedRun, candidates: dict[str, CandidateConfig], fit: FitConfig) -> None:

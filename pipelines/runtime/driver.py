@@ -19,19 +19,16 @@ from actors.reservation import CapacityWatch, Reservation
 from actors.restart import restartable
 from actors.scorer import Scorer, ScorerPool
 from diet_ray.config import RunConfig
-from diet_ray.distillation.scored_rows import BlockScorer, EmbeddedRows
-from diet_ray.log.dataset import Block
+from diet_ray.distillation.pool import Pool
+from diet_ray.distillation.scored_rows import BlockScorer, Columns
+from diet_ray.log.dataset import Block, EncodedLog
+from diet_ray.log.stream.run_log import open_log
 from diet_ray.runs.lease import Lease
 from diet_ray.runs.metrics import MeanScores, StreamMetrics
 from diet_ray.runs.reference_reuse import ReusedReference
 from diet_ray.runs.run import Run
-from diet_ray.runs.stage import (
-    Budget,
-    DistilledMemory,
-    TrainedBlock,
-    missing_groups,
-    run_stage,
-)
+from diet_ray.runs.stage import Budget, ProbeScores, TrainedBlock, missing_groups, run_stage
+from diet_ray.runs.stage_memory import PIECE, DistilledMemory
 from diet_ray.storage import FileStamp
 from pipelines.runtime.progress import Bars, console
 
@@ -70,8 +67,8 @@ class Guard(Protocol):
     def examine(self, reference: Any, block: Block, stage: int) -> MeanScores | None:
         """Scores of the reference on a block that it has not learned; raises where it should not go on."""
 
-    def probe(self, distiller: Any, stage: int) -> MeanScores | None:
-        """Scores of a probe trained on the memory before a stage; None where none is due."""
+    def probe(self, distiller: Any, stage: int) -> ProbeScores | None:
+        """Scores of a probe on the block of a stage; None where none is due."""
 
 
 class NoGuard:
@@ -80,30 +77,72 @@ class NoGuard:
     def examine(self, reference: Any, block: Block, stage: int) -> MeanScores | None:
         return None
 
-    def probe(self, distiller: Any, stage: int) -> MeanScores | None:
+    def probe(self, distiller: Any, stage: int) -> ProbeScores | None:
         return None
 
 
 class ActorWorkers:
-    """StageWorkers over actors."""
+    """StageWorkers over actors, of one stage; rows pass as references.
+
+    Args:
+        scorers: the scoring actors.
+        distiller: the distilling actor.
+        guard: decides on probes.
+        log: the log of the block.
+        config: of the run.
+        old_rows: rows of the memory of the stage before.
+        cached: whether the scorers keep scores for other runs.
+        shown: where progress is shown.
+    """
 
     def __init__(
-        self, scorers: list[Any], distiller: Any, guard: Guard, iterations: int, shown: Bars
+        self,
+        scorers: list[Any],
+        distiller: Any,
+        guard: Guard,
+        *,
+        log: EncodedLog,
+        config: RunConfig,
+        old_rows: int,
+        cached: bool,
+        shown: Bars,
     ) -> None:
         self.scorers, self.distiller, self.guard = scorers, distiller, guard
-        self.iterations, self.shown = iterations, shown
+        self.log, self.config, self.old_rows = log, config, old_rows
+        self.cached, self.shown = cached, shown
+        self._pool: ScorerPool | None = None
+        self._weights: list[Any] | None = None
 
     def scorer(self, stage: int, block: Block) -> BlockScorer:
-        return ScorerPool(self.scorers, block, stage)
+        self._pool = ScorerPool(self.scorers, self.log, block, stage, cached=self.cached)
+        return self._pool
 
-    def distill(self, stage: int, rows: int, boundary: EmbeddedRows, pool: EmbeddedRows) -> DistilledMemory:
+    def directions(self, stage: int, rows: int, boundary: Columns) -> Any:
+        return self.distiller.directions.remote(stage, rows, boundary, self._weighed(stage, boundary))
+
+    def distill(self, stage: int, rows: int, boundary: Columns, pool: Pool) -> DistilledMemory:
         label = f"stage {stage}: optimising {rows:,} rows"
-        with self.shown.bar(label, self.iterations, "iterations") as bar:
+        weights = self._weighed(stage, boundary)
+        with self.shown.bar(label, self.config.method.outer.iterations, "iterations") as bar:
             call = self.distiller.distill.options(num_returns="streaming")
-            memory: DistilledMemory = result_of(call.remote(stage, rows, boundary, pool), bar.advance)
+            memory: DistilledMemory = result_of(
+                call.remote(stage, rows, boundary, pool, weights), bar.advance
+            )
         return memory
 
-    def probe(self, stage: int) -> MeanScores | None:
+    def _weighed(self, stage: int, boundary: Columns) -> list[Any]:
+        """References to the weights of the old rows (eq. 10) where the scorers weigh them: of a large memory,
+        which would keep the distiller busy alone."""
+        if self._weights is None:
+            self._weights = []
+            if self.config.method.boundary.fusion and self.old_rows > PIECE and self._pool:
+                pieces = -(-self.old_rows // PIECE)
+                along = self.distiller.fusion_direction.remote(stage, boundary)
+                old = self.distiller.old_pieces.options(num_returns=pieces).remote(stage)
+                self._weights = self._pool.weigh(along, old)
+        return self._weights
+
+    def probe(self, stage: int) -> ProbeScores | None:
         return self.guard.probe(self.distiller, stage)
 
 
@@ -139,6 +178,7 @@ class Driver:
     ) -> None:
         self.source, self.run, self.config, self.lease = source, run, config, lease
         self.reused, self.guard = reused, guard or NoGuard()
+        self.log, self.cached = open_log(data), score_cache is not None
         self.reservation = Reservation(plan, _warn)
         options = self.reservation.options
         common = (data, url, config.model_dump(mode="json"), plan.threads)
@@ -186,8 +226,16 @@ class Driver:
         missing = missing_groups(records, block, self.source.tasks)
         for group in missing:
             _warn(f"block {block.name} has no row of label group {group}, which earlier blocks have")
-        iterations = self.config.method.outer.iterations
-        workers = ActorWorkers(self.scorers, self.distiller, self.guard, iterations, shown)
+        workers = ActorWorkers(
+            self.scorers,
+            self.distiller,
+            self.guard,
+            log=self.log,
+            config=self.config,
+            old_rows=old_rows,
+            cached=self.cached,
+            shown=shown,
+        )
         finished = run_stage(stage, trained, budget, workers, self.config, missing)
         source = self.source.commit(stage)
         metrics = finished.metrics.model_copy(update={"stream": source.stream})

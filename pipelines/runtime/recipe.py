@@ -6,8 +6,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from actors.placement import ResourceConfig
-from diet_ray.config import OF_LOG, RunConfig, upgrade_config
+from diet_ray.config import RunConfig
 from diet_ray.errors import ConfigError
+from diet_ray.stored_config import OF_LOG, upgrade_config
 from diet_ray.strict import config_error, read_yaml
 
 FOLDER = files("pipelines") / "recipes"

@@ -11,6 +11,7 @@ from diet_ray.log.dataset import Block
 from diet_ray.log.stream.config import StreamConfig
 from diet_ray.runs.metrics import MeanScores
 from diet_ray.runs.run import Run
+from diet_ray.runs.stage import ProbeScores
 from diet_ray.training.metrics import Scores
 from pipelines.runtime.progress import console
 
@@ -51,17 +52,18 @@ class StreamGuard:
         self.recent = [*self.recent, scores.auc][-RECENT:]
         return scores
 
-    def probe(self, distiller: Any, stage: int) -> MeanScores | None:
-        """Every `probe_every` stages: how well the memory before this block prepares for it."""
+    def probe(self, distiller: Any, stage: int) -> ProbeScores | None:
+        """Every `probe_every` stages: how well the memory before it prepares for this block."""
         every = self.config.probe_every
         if not every or stage == 1 or stage % every:
             return None
         try:
             with user_errors():
-                return _means(ray.get(distiller.probe.remote(stage)))
+                memory, newest = (_means(scores) for scores in ray.get(distiller.probe.remote(stage)))
         except DataError as diverged:
             console.print(f"[yellow]the probe of stage {stage} has no score: {diverged}")
             return None
+        return ProbeScores(memory, newest) if memory and newest else None
 
 
 def auc_deviation(label_groups: dict[int, int]) -> float:

@@ -16,7 +16,8 @@ from pipelines.studies.context import StudyContext
 from pipelines.studies.ranked_candidates import ranked_candidates, weak_candidates
 
 RATIOS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.05)
-RANKED: tuple[Method, ...] = ("full", "diet", "random", "kmeans", "el2n", "warmup", "cold")
+CONTROLLED: tuple[Method, ...] = ("diet", "random", "newest")  # the memory and its controls
+RANKED: tuple[Method, ...] = ("full", "diet", "newest", "random", "kmeans", "el2n", "warmup", "cold")
 
 
 def table3(study: StudyContext) -> pd.DataFrame:
@@ -62,7 +63,7 @@ def figure3(study: StudyContext) -> pd.DataFrame:
 
         diet-ray study figure3 --run runs/globo --seeds 1
     """
-    return study.variants(_references(study.config, RATIOS), ("diet", "random"), study.candidates)
+    return study.variants(_references(study.config, RATIOS), CONTROLLED, study.candidates)
 
 
 def reference(study: StudyContext) -> pd.DataFrame:
@@ -74,7 +75,7 @@ def reference(study: StudyContext) -> pd.DataFrame:
         diet-ray study reference --run runs/globo --seeds 1
     """
     variants = {"as in the run": study.config, **_references(study.config, (study.config.ratio,))}
-    return study.variants(variants, ("diet", "random"), study.candidates)
+    return study.variants(variants, CONTROLLED, study.candidates)
 
 
 def _references(config: RunConfig, ratios: tuple[float, ...]) -> dict[str, RunConfig]:
@@ -98,7 +99,7 @@ def ratio(study: StudyContext) -> pd.DataFrame:
     """
     base = study.config.model_dump()
     variants = {f"{value:.1%}": RunConfig.model_validate({**base, "ratio": value}) for value in RATIOS}
-    return study.variants(variants, ("diet", "random"), study.candidates)
+    return study.variants(variants, CONTROLLED, study.candidates)
 
 
 def table5(study: StudyContext) -> pd.DataFrame:
@@ -141,7 +142,7 @@ def figure1(study: StudyContext) -> pd.DataFrame:
 
         diet-ray study figure1 --run runs/globo --seeds 1
     """
-    return study.trajectories(("full", "diet", "random"), study.candidates)
+    return study.trajectories(("full", *CONTROLLED), study.candidates)
 
 
 def ranking(study: StudyContext) -> pd.DataFrame:

@@ -4,20 +4,28 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import torch
+
 from diet_ray import layout
 from diet_ray.config import RunConfig
-from diet_ray.distillation.memory_update import check_reference
-from diet_ray.distillation.scored_rows import BlockScorer, EmbeddedRows, LocalScorer, PartScorer
+from diet_ray.distillation.addressing import BlockInfluence
+from diet_ray.distillation.memory_update import block_influence, check_reference
+from diet_ray.distillation.pool import Pool
+from diet_ray.distillation.scored_rows import Columns, LocalScorer, PartScorer
+from diet_ray.evaluation.evaluator import Evaluator
+from diet_ray.evaluation.methods import PROBE_SEEDS
+from diet_ray.evaluation.verdicts.memory_probe import judged
 from diet_ray.log.dataset import Block, PreparedLog
 from diet_ray.runs.history import history_budget, log_identity
 from diet_ray.runs.lease import Lease
-from diet_ray.runs.metrics import MeanScores
 from diet_ray.runs.reference import ReferenceTrainer
 from diet_ray.runs.reference_reuse import ReusedReference
 from diet_ray.runs.run import Run
-from diet_ray.runs.stage import DistilledMemory, TrainedBlock, distill_stage, missing_groups, run_stage
+from diet_ray.runs.stage import TrainedBlock, missing_groups, run_stage
+from diet_ray.runs.stage_memory import DistilledMemory, StageMemory
 from diet_ray.runs.state import RunState
 from diet_ray.storage import FileStamp, Folder, absolute
+from diet_ray.training.device import default_device
 
 
 class LocalWorkers:
@@ -25,15 +33,22 @@ class LocalWorkers:
 
     def __init__(self, state: RunState, score_cache: str | None) -> None:
         self.state, self.score_cache = state, score_cache
+        self.memory = StageMemory(state)
 
-    def scorer(self, stage: int, block: Block) -> BlockScorer:
+    def scorer(self, stage: int, block: Block) -> LocalScorer:
         cache = Folder.at(f"{self.score_cache}/{layout.scores(stage)}") if self.score_cache else None
-        return LocalScorer(PartScorer(self.state.checkpoint(stage), self.state.log, block, cache))
+        parts = PartScorer(self.state.checkpoint(stage), self.state.log, block, cache)
+        return LocalScorer(parts, self.state.config.method.outer.target_labels)
 
-    def distill(self, stage: int, rows: int, boundary: EmbeddedRows, pool: EmbeddedRows) -> DistilledMemory:
-        return distill_stage(self.state, stage, rows, boundary, pool)
+    def directions(self, stage: int, rows: int, boundary: Columns) -> BlockInfluence:
+        directions = self.memory.directions(stage, rows, boundary)
+        device = torch.device(default_device())
+        return block_influence(self.state.log, self.state.config, directions, device)
 
-    def probe(self, stage: int) -> MeanScores | None:
+    def distill(self, stage: int, rows: int, boundary: Columns, pool: Pool) -> DistilledMemory:
+        return self.memory.distill(stage, rows, boundary, pool)
+
+    def probe(self, stage: int) -> None:
         return None
 
 
@@ -44,6 +59,7 @@ def distill(
     report: Callable[[str], None] = lambda message: None,
     reference_of: str | None = None,
     score_cache: str | None = None,
+    probe_seeds: int = PROBE_SEEDS,
 ) -> Run:
     """Distill every historical block of a prepared log, one after another, in this process.
 
@@ -57,6 +73,8 @@ def distill(
         report: called with a line of text after every stage.
         reference_of: a finished run whose checkpoints are reused instead of training.
         score_cache: the run in whose directory runs with one reference share the scores of their blocks.
+        probe_seeds: seeds of the probe that judges the memory at the end (RUN/evaluation/verdict.json); its
+            verdict goes to `report`. 0: no probe.
 
     Returns:
         The run, with one committed stage per block.
@@ -102,6 +120,8 @@ def distill(
             lease.check()
             opened.commit(trained.block.name, finished.files, finished.metrics)
             report(f"stage {stage}: {finished.metrics.memory.rows:,} rows of memory")
+    if probe_seeds:
+        report(judged(Evaluator(state, url), probe_seeds))
     return opened
 
 
