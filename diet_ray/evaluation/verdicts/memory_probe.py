@@ -38,9 +38,7 @@ def judge_memory(evaluator: Evaluator, seeds: int) -> Evidence | None:
 
     def probed(method: Method) -> list[Array]:
         return [
-            probe_logits(
-                evaluator.reduced_rows(method, seed), checkpoint, log, sample, state.config.dim, seed
-            )
+            probe_logits(evaluator.reduced_rows(method, seed), checkpoint, log, sample, dim, seed)
             for seed in range(seeds)
         ]
 
