@@ -17,7 +17,7 @@ from diet_ray.evaluation.judges.prequential import JUDGES, Judging
 from diet_ray.evaluation.judges.record import JudgeRecord, judged_to_the_end
 from diet_ray.evaluation.methods import Method
 from diet_ray.evaluation.trajectory import Point
-from diet_ray.evaluation.verdicts.memory_probe import judged
+from diet_ray.evaluation.verdicts import memory_probe
 from diet_ray.runs.state import RunState
 from diet_ray.storage import Folder
 
@@ -47,7 +47,7 @@ def evaluate_cell(
 @ray.remote(num_cpus=THREADS, max_retries=2)
 def judge_memory(data: str, run: str, config: dict[str, Any], seeds: int) -> str:
     """The verdict on the newest memory."""
-    return judged(evaluator(data, run, config), seeds)
+    return memory_probe.judged(evaluator(data, run, config), seeds)
 
 
 @ray.remote(num_cpus=THREADS, max_retries=2)

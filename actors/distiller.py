@@ -53,11 +53,10 @@ class Distiller(RunWorker):
         """
         state, memory = self.state, self.state.memory(stage - 1)
         assert memory is not None
-        checkpoint, block = state.checkpoint_bytes(stage - 1), state.log.block(stage)
+        checkpoint, block = state.stored_checkpoint(stage - 1), state.log.block(stage)
         newest = newest_rows(state, stage - 1, memory.rows)
-        dim, training = state.config.dim, state.config.training
         own, control = (
-            probe_memory(rows, checkpoint, state.log, block, dim, training)
+            probe_memory(rows, checkpoint, state.log, block, state.config.dim)
             for rows in (memory.examples(), newest)
         )
         return own, control

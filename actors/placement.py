@@ -13,7 +13,9 @@ from pydantic import Field
 from diet_ray.errors import ResourceError
 from diet_ray.strict import Strict
 
-FIXED_ACTORS = 2  # reference model and distiller
+DISTILLERS = 1
+
+GPUS_PER_REFERENCE_WORKER = 4  # by default: the others score
 MOST_CPU_SCORERS = 8  # by default, on a cluster without GPUs
 RESOLUTION = 10_000  # Ray counts shares of a device in ten-thousandths
 TASKS_PER_GPU = 4  # cells and trials: a candidate's dense part and a batch are small
@@ -26,6 +28,12 @@ class ResourceConfig(Strict):
 
     scorers: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Number of scoring actors."""
+    reference_workers: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Workers that learn the reference together, by Ray Train where they are several; auto: one, and one more
+    for every four GPUs after the first four. The memory is the same bit for bit on the same number."""
+    full_checkpoint_every: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Of how many checkpoints of the reference one is full, and no increment over the one before; auto: when
+    the increments since the last full one have as many rows as it."""
     threads: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Threads of torch in each actor."""
     num_cpus: Annotated[float, Field(ge=0)] | Auto = "auto"
@@ -75,14 +83,22 @@ class Plan(NamedTuple):
     claim: Claim
     scale_up: float = 0.0
     patience: float = 300.0
+    reference_workers: int = 1
+    full_every: int | Auto = "auto"
 
     @property
     def actors(self) -> int:
-        return self.scorers + FIXED_ACTORS
+        """All that claim something."""
+        return self.scorers + self.reference_workers + DISTILLERS
+
+    @property
+    def reserved(self) -> int:
+        """Actors of the driver's own reservation; several workers of the reference have one of Ray Train."""
+        return self.actors if self.reference_workers == 1 else self.scorers + DISTILLERS
 
     def roles(self) -> list[tuple[str, int]]:
         """Each role with its number of actors."""
-        return [("reference model", 1), ("scorer", self.scorers), ("distiller", 1)]
+        return [("reference model", self.reference_workers), ("scorer", self.scorers), ("distiller", 1)]
 
     def fits(self, nodes: Sequence[Node]) -> bool:
         """Whether all actors can run at once, with a CPU to spare for tasks where any actor claims one."""
@@ -116,15 +132,31 @@ def plan(nodes: Sequence[Node], requested: ResourceConfig) -> Plan:
             never be placed; the message says what to change.
     """
     cpus, gpus = int(sum(node.cpus for node in nodes)), int(sum(node.gpus for node in nodes))
-    scorers = _scorers(cpus, gpus) if requested.scorers == "auto" else requested.scorers
-    actors = scorers + FIXED_ACTORS
+    workers = requested.reference_workers
+    if workers == "auto":
+        workers = _reference_workers(gpus, requested)
+    scorers = _scorers(cpus, gpus, workers) if requested.scorers == "auto" else requested.scorers
+    actors = scorers + workers + DISTILLERS
     num_gpus = gpu_share(gpus, actors) if requested.num_gpus == "auto" else requested.num_gpus
     if num_gpus > 1 and num_gpus != int(num_gpus):
         raise ResourceError(f"resources.num_gpus is {num_gpus:g}: above 1 it must be a whole number")
+    if workers > 1 and 0 < num_gpus < 1:
+        raise ResourceError(
+            f"{workers} resources.reference_workers need a whole GPU each, not {num_gpus:g}: use fewer, "
+            "or fewer resources.scorers"
+        )
     num_cpus = _cpus(nodes, actors, num_gpus) if requested.num_cpus == "auto" else requested.num_cpus
     # The next block is trained while this one is scored or distilled.
-    threads = max(1, cpus // (scorers + 1)) if requested.threads == "auto" else requested.threads
-    chosen = Plan(scorers, threads, Claim(num_cpus, num_gpus), requested.scale_up, requested.patience)
+    threads = max(1, cpus // (scorers + workers)) if requested.threads == "auto" else requested.threads
+    chosen = Plan(
+        scorers,
+        threads,
+        Claim(num_cpus, num_gpus),
+        requested.scale_up,
+        requested.patience,
+        workers,
+        requested.full_checkpoint_every,
+    )
     if not chosen.fits(nodes) and not requested.scale_up:
         raise ResourceError(_advice(nodes, chosen))
     if cpus < 1:
@@ -147,10 +179,18 @@ def task_claim(nodes: Iterable[Node], cpus: float = 1.0, gpus: float | None = No
     return Claim(cpus, gpus)
 
 
-def _scorers(cpus: int, gpus: int) -> int:
+def _reference_workers(gpus: int, requested: ResourceConfig) -> int:
+    """One where workers would have to share GPUs, which their collective operations cannot."""
+    scorers = 1 if requested.scorers == "auto" else requested.scorers
+    whole = requested.num_gpus == "auto" or requested.num_gpus >= 1
+    return max(1, min(gpus // GPUS_PER_REFERENCE_WORKER, gpus - DISTILLERS - scorers)) if whole else 1
+
+
+def _scorers(cpus: int, gpus: int, workers: int) -> int:
+    others = workers + DISTILLERS
     if gpus:
-        return max(1, gpus - FIXED_ACTORS)
-    return max(1, min(MOST_CPU_SCORERS, cpus - FIXED_ACTORS - 1))
+        return max(1, gpus - others)
+    return max(1, min(MOST_CPU_SCORERS, cpus - others - 1))
 
 
 def _cpus(nodes: Sequence[Node], actors: int, num_gpus: float) -> float:

@@ -35,7 +35,7 @@ class Reservation:
         bundle = {name: amount for name, amount in claim.items() if amount}
         self.group: PlacementGroup | None = None
         if bundle:
-            self.group = placement_group([bundle] * plan.actors, strategy="PACK")
+            self.group = placement_group([bundle] * plan.reserved, strategy="PACK")
             self._wait(report)
 
     def options(self, number: int) -> dict[str, Any]:

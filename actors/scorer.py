@@ -32,7 +32,7 @@ from diet_ray.distillation.scored_rows import (
 from diet_ray.log.dataset import Block, EncodedLog
 from diet_ray.models.examples import Examples, Params, dense_params, loss_of
 from diet_ray.storage import Folder
-from diet_ray.training.recommender import Recommender
+from diet_ray.training.embedding import Embedder
 
 AT_ONCE = 2  # calls that wait at a scorer, so that it never waits for the next
 
@@ -87,7 +87,7 @@ class Scorer(RunWorker):
         rows = draw.chosen(candidates)
         return [rows is not None, *(rows.split(first) if rows else [None] * len(first))]
 
-    def checkpoint(self, stage: int) -> Recommender:
+    def checkpoint(self, stage: int) -> Embedder:
         return self.state.checkpoint(stage)
 
     def _at(self, stage: int) -> PartScorer:

@@ -40,7 +40,7 @@ from diet_ray.log.dataset import FORMAT, MANIFEST, Block, Part, PreparedLog, pla
 from diet_ray.models.examples import Examples, predict
 from diet_ray.runs.state import RunState
 from diet_ray.storage import Folder
-from diet_ray.training.checkpoint import to_bytes
+from diet_ray.training.checkpoints.writing import write_checkpoint as write_state
 from diet_ray.training.embedding import embed_rows
 
 FIELDS = tuple(f"field_{number}" for number in range(12))
@@ -99,12 +99,12 @@ def write_log(folder: Path, blocks: dict[str, int]) -> PreparedLog:
     return PreparedLog.open(str(folder))
 
 
-def write_checkpoint(state: RunState, stages: int) -> None:
+def write_checkpoints(state: RunState, stages: int) -> None:
     """A reference that has learned nothing, as the checkpoint of every stage."""
     reference = state.new_reference()
     reference.grow((IDS,) * len(FIELDS), torch.Generator().manual_seed(0))
     for stage in range(1, stages + 1):
-        state.folder.write(layout.checkpoint(stage), to_bytes(reference))
+        write_state(state.folder, stage, reference, [], every=1)
 
 
 def directions(state: RunState) -> list[ProxyDirection]:
@@ -144,7 +144,7 @@ def main(options: Options) -> None:
     with tempfile.TemporaryDirectory() as folder:
         log = write_log(Path(folder) / "log", blocks)
         state = RunState(log, Folder.at(f"{folder}/run"), config)
-        write_checkpoint(state, len(blocks))
+        write_checkpoints(state, len(blocks))
         ray.init(
             address="local",
             num_cpus=os.cpu_count(),

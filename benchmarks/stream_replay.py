@@ -37,6 +37,7 @@ from diet_ray.log.stream.intake import Intake
 from diet_ray.log.stream.log import StreamLog
 from diet_ray.log.stream.messages import MESSAGE_ROWS as PLACES
 from diet_ray.runs.run import Run
+from diet_ray.training.checkpoints.stored import StoredCheckpoint
 from pipelines.stream import intake_states
 from tests.kafka_broker import broker, publish
 
@@ -149,11 +150,8 @@ def probes(run: Run, log: EncodedLog, block: Block, seeds: int) -> list[float]:
     config = run.run_config
     table = run.folder.read_parquet(layout.memory(run.stage))
     memory = from_arrow(table, memory_schema(log, config)).examples()
-    checkpoint = run.folder.read(layout.checkpoint(run.stage))
-    return [
-        probe_memory(memory, checkpoint, log, block, config.dim, config.training, seed).auc
-        for seed in range(seeds)
-    ]
+    checkpoint = StoredCheckpoint(run.folder, run.stage)
+    return [probe_memory(memory, checkpoint, log, block, config.dim, seed).auc for seed in range(seeds)]
 
 
 def costs(run: Run) -> dict[str, float]:

@@ -6,7 +6,8 @@ blocks/0003/block.json part-*.parquet   encoded rows (of a stream; a prepared lo
 vocabulary/0003/FIELD.parquet           ids first seen in the stage
 events/0003/events.parquet              event ids of the stage
 quarantine/0003/REASON-0.parquet        rows that were set aside
-reference/0003/checkpoint.safetensors   the reference after the stage
+reference/0003/checkpoint.json          the reference after the stage: its files, and those it builds on
+reference/0003/dense.safetensors rows-0-0000.safetensors
 reference/0003/trained.json             mark that its training has finished; the stage may be uncommitted
 memory/0003/memory.parquet              the distilled data; memory/latest.json names the newest
 evaluation/ studies/                    cells, tables, runs of studies
@@ -19,6 +20,7 @@ CONFIG = "config.yaml"
 LOG_LOCATION = "log.json"
 LEASE = "lease.json"
 RECORDS = "stages"
+RAY_TRAIN = "ray_train"  # folder that Ray Train wants for itself; nothing in it is read
 STREAM_MANIFEST = "stream.json"
 LATEST_MEMORY = "memory/latest.json"
 REPORT = "report.html"
@@ -47,6 +49,21 @@ def record(stage: int) -> str:
 
 
 def checkpoint(stage: int) -> str:
+    """The manifest of a checkpoint."""
+    return f"reference/{stage:04d}/checkpoint.json"
+
+
+def checkpoint_dense(stage: int) -> str:
+    return f"reference/{stage:04d}/dense.safetensors"
+
+
+def checkpoint_rows(stage: int, writer: int, number: int) -> str:
+    """A file of table rows, one of those of a writing process."""
+    return f"reference/{stage:04d}/rows-{writer}-{number:04d}.safetensors"
+
+
+def single_file_checkpoint(stage: int) -> str:
+    """A checkpoint as version 0.1 wrote it."""
     return f"reference/{stage:04d}/checkpoint.safetensors"
 
 
@@ -163,7 +180,7 @@ def judged(judge: str, candidate: str, seed: int) -> str:
     return f"judged/{judge}/{_file_name(candidate)}-{seed}.json"
 
 
-TRUTH_REFERENCE = "reference.safetensors"
+TRUTH_REFERENCE = "reference"  # its one checkpoint is that of stage 1
 TRUTH_REFERENCE_COST = "reference.json"
 JUDGE_RESULTS = "judges"  # .parquet and .json
 

@@ -131,12 +131,11 @@ def distill(
 
 
 def _trained(
-    folder: Folder, stage: int, block: Block, train: Callable[[], tuple[FileStamp, float]]
+    folder: Folder, stage: int, block: Block, train: Callable[[], tuple[tuple[FileStamp, ...], float]]
 ) -> TrainedBlock:
     def timed() -> Trained:
         started = time.perf_counter()
-        stamp, loss = train()
-        return Trained((stamp,), loss, time.perf_counter() - started)
+        files, loss = train()
+        return Trained(files, loss, time.perf_counter() - started)
 
-    (stamp,), loss, seconds = trained_once(folder, stage, block, timed)
-    return TrainedBlock(block, stamp, loss, seconds)
+    return TrainedBlock(block, *trained_once(folder, stage, block, timed))

@@ -69,7 +69,7 @@ def stage_table(records: list[StageRecord]) -> Table:
             f"{record.metrics.block_rows:,}",
             f"{memory.rows:,}",
             size_text(record.memory_stamp().size),
-            size_text(record.checkpoint_stamp().size),
+            size_text(record.checkpoint_bytes),
             f"{outer[0]:.4f} -> {outer[-1]:.4f}" if outer else "not optimised",
         )
     rows = sum(record.metrics.block_rows for record in records)

@@ -78,7 +78,7 @@ def search(options: Search) -> pd.DataFrame:
     connect()
     nodes = cluster_nodes()
     try:
-        with keeping(lambda: "finished epochs, pieces and trials are kept"), bars() as shown:
+        with keeping(lambda: "finished epochs, pieces and trials are kept", "--resume"), bars() as shown:
             if anchors:
                 gpus = task_claim(nodes, options.threads, options.gpus).gpus
                 calibrated(anchors, judges, options.seeds, evaluated, folder, gpus, shown)

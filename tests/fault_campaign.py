@@ -33,6 +33,7 @@ from rich.console import Console
 from diet_ray import load_memory
 from diet_ray.errors import RunError
 from diet_ray.runs.run import Run
+from diet_ray.training.checkpoints.manifest import Manifest
 from tests.small_cluster import SmallCluster
 from tests.stream_log import publish, start, write_log
 
@@ -44,6 +45,7 @@ TMPFS_BYTES = 24 << 20
 OPTIONS: tuple[str, ...] = ("--stream.keep-every=1", "--stream.lateness=1e9", "--stream.probe-every=3")
 # Sums come out alike on the same number of threads only.
 OPTIONS += ("--resources.threads=1", "--resources.scorers=1", "--resources.patience=20")
+TWO_WORKERS = ("--resources.reference-workers=2",)
 FORTY_YEARS_MS = 40 * 365 * 86_400_000
 
 Disturb = Callable[[subprocess.Popen[bytes]], None]
@@ -75,7 +77,9 @@ class Attempt:
     def __init__(self, root: Path, log: pa.Table, cluster: SmallCluster, outcome: Outcome) -> None:
         self.root, self.log, self.cluster, self.outcome = root, log, cluster, outcome
         self.run, self.module, self.options = root / "run", ("pipelines.stream",), OPTIONS
+        self.restarted_with: tuple[str, ...] = ()
         self.over = threading.Event()
+        self.repair: Callable[[], None] = lambda: None  # after the second driver has ended badly
         for name in ("schema.yaml", "config.yaml"):
             shutil.copy(root.parent / name, root / name)
         (root / "in").mkdir()
@@ -112,8 +116,10 @@ class Attempt:
                     driver.kill()
                     self.outcome.hung = True
                     return
+                if self.outcome.starts == 2:
+                    self.repair()
                 # Started again it takes what the cluster has then, as its error says.
-                self.module, self.options = ("pipelines.stream",), OPTIONS
+                self.module, self.options = ("pipelines.stream",), (*OPTIONS, *self.restarted_with)
             self.outcome.hung = True  # it never ended well
         finally:
             self.over.set()
@@ -219,8 +225,9 @@ def full_disk(attempt: Attempt) -> None:
                 file.write(b"\0" * (space.f_bavail * space.f_frsize))
             time.sleep(0.05)
         ballast.unlink(missing_ok=True)
-        lines = (attempt.root / "out").read_text().splitlines()
-        attempt.outcome.told = next((line for line in reversed(lines) if "No space left" in line), "")
+        attempt.outcome.told = next(
+            (line for line in reversed(_lines(attempt)) if "No space left" in line), ""
+        )
 
     attempt.go(disturb)
 
@@ -281,6 +288,59 @@ def clock_goes_back(attempt: Attempt) -> None:
     attempt.go(disturb)
 
 
+def two_workers(fault: Callable[[Attempt], None]) -> Callable[[Attempt], None]:
+    """A fault while two workers learn the reference, after which two learn it, too."""
+
+    def with_two(attempt: Attempt) -> None:
+        attempt.options += TWO_WORKERS
+        attempt.restarted_with = TWO_WORKERS
+        fault(attempt)
+
+    return with_two
+
+
+def other_workers(attempt: Attempt) -> None:
+    """The driver is killed, and started again on a cluster where another number learns the reference."""
+    before, after = ((), TWO_WORKERS) if attempt.outcome.seed % 2 else (TWO_WORKERS, ())
+    attempt.options, attempt.restarted_with = (*attempt.options, *before), after
+    killed_driver(attempt)
+
+
+def damaged_checkpoint(attempt: Attempt) -> None:
+    """The driver is killed, and a file that restoring needs is damaged: refused by name until it is back."""
+    attempt.publish(attempt.files())
+    draw = random.Random(attempt.outcome.seed)
+
+    def disturb(driver: subprocess.Popen[bytes]) -> None:
+        time.sleep(attempt.outcome.at)
+        kill_driver(driver)
+        driver.wait()
+        run = Run.read(str(attempt.run)) if (attempt.run / "config.yaml").exists() else None
+        manifest = Manifest.read(run.folder, run.stage) if run and run.stage else None
+        if manifest is None:
+            return
+        path = attempt.run / draw.choice(manifest.files).path
+        content = path.read_bytes()
+        if draw.random() < 0.5:
+            path.unlink()
+        else:
+            path.write_bytes(content[:-1])
+
+        def repair() -> None:
+            line = next((line for line in _lines(attempt) if path.name in line), "")
+            attempt.outcome.told = line or "NOT REFUSED"
+            attempt.outcome.bad_looks += [] if line else [f"{path} was not refused"]
+            path.write_bytes(content)
+
+        attempt.repair = repair
+
+    attempt.go(disturb)
+
+
+def _lines(attempt: Attempt) -> list[str]:
+    return (attempt.root / "out").read_text().splitlines()
+
+
 # Name -> what it does, and whether the rows stay the same and in the same blocks.
 FAULTS: dict[str, tuple[Callable[[Attempt], None], bool]] = {
     "driver killed": (killed_driver, True),
@@ -295,7 +355,12 @@ FAULTS: dict[str, tuple[Callable[[Attempt], None], bool]] = {
     "reordered files": (reordered_files, False),
     "rows from the past": (rows_from_the_past, False),
     "clock goes back": (clock_goes_back, True),
+    "checkpoint damaged": (damaged_checkpoint, True),
+    "other number of workers": (other_workers, False),
+    "one of two workers killed": (two_workers(kill_actor("RayTrainWorker")), True),
+    "driver of two workers killed": (two_workers(killed_driver), True),
 }
+OF_TWO_WORKERS = [name for name in FAULTS if "two workers" in name]  # their memories are those of two
 
 
 def campaign(runs: int = 110, out: Path = Path(".demo/faults.json"), seed: int = 0) -> None:
@@ -316,6 +381,11 @@ def campaign(runs: int = 110, out: Path = Path(".demo/faults.json"), seed: int =
         wanted, usual = memories(calm.run), calm.outcome.seconds
         assert len(wanted) == ROWS // BLOCK_ROWS, (calm.root / "out").read_text()
         console.print(f"undisturbed: {usual:.0f} s, {len(wanted)} memories, {calm.outcome.looks:,} looks")
+        of_two = Attempt(_made(folder / "two"), log, cluster, Outcome("none", -1, 0))
+        of_two.options += TWO_WORKERS
+        of_two.publish(of_two.files())
+        of_two.go(lambda driver: None)
+        wanted_of_two = memories(of_two.run)
         for number in range(runs):
             name = list(FAULTS)[number % len(FAULTS)]
             fault, same_blocks = FAULTS[name]
@@ -323,7 +393,8 @@ def campaign(runs: int = 110, out: Path = Path(".demo/faults.json"), seed: int =
             attempt = Attempt(_made(folder / f"{number:03d}"), log, cluster, outcome)
             fault(attempt)
             if not outcome.hung:
-                attempt.check(wanted if same_blocks else {})
+                expected = wanted_of_two if name in OF_TWO_WORKERS else wanted
+                attempt.check(expected if same_blocks else {})
             console.print(f"{number + 1}/{runs} {'good' if outcome.good else 'BAD'} {asdict(outcome)}")
             outcomes.append(outcome)
             out.parent.mkdir(parents=True, exist_ok=True)

@@ -28,13 +28,15 @@ from diet_ray.models.examples import Examples, predict
 from diet_ray.seeding import numpy_generator
 from diet_ray.training.candidate import CandidateTraining, EpochScore, score_rows
 from diet_ray.training.candidate_setup import candidate_recommender, validation_rows
-from diet_ray.training.checkpoint import restore_tables, to_bytes
+from diet_ray.training.checkpoints.restoring import restore_tables
+from diet_ray.training.checkpoints.stored import StoredCheckpoint
 from diet_ray.training.embedding import embed_rows, score_block
 from diet_ray.training.learning import learn_block
 from diet_ray.training.metrics import Scores, TaskScore, score_tasks
 from diet_ray.training.recommender import Recommender
 from diet_ray.training.rehearsal import Rehearsal
 from tests.distinct_blocks import HEAD, ROWS, write_distinct_blocks
+from tests.stored_checkpoint import stored
 
 DIM = 4
 TRAINING = TrainingConfig(batch_size=32, learning_rate=0.02)
@@ -46,7 +48,7 @@ SMALL_REDUCED = ("newest", "random", "kmeans", "el2n", "diet")
 
 class Prepared(NamedTuple):
     log: PreparedLog
-    checkpoint: bytes
+    checkpoint: StoredCheckpoint
     reduced: Examples
 
 
@@ -59,7 +61,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
         learn_block(reference, log, block, TRAINING, 9)
     rows = embed_rows(reference, joined(list(log.chunks(log.history[1]))).take(np.arange(0, 140, 3)))
     soft = Examples(rows.emb_NFD, predict(reference.dense, rows.emb_NFD).sigmoid())
-    return Prepared(log, to_bytes(reference), soft)
+    return Prepared(log, stored(reference), soft)
 
 
 class Replay(NamedTuple):
@@ -265,8 +267,8 @@ def test_a_probe_trains_eight_epochs_and_scores_the_block_it_is_given(
     assert probe_module.PROBE.name == "dcn" and probe_module.EPOCHS == 8
     monkeypatch.setattr(probe_module, "PROBE", OWN_RATE)
     monkeypatch.setattr(probe_module, "ROWS", 100)
-    scores = probe_memory(reduced, prepared.checkpoint, log, log.blocks["subsequent"], DIM, TRAINING, seed=5)
-    of_test = probe_memory(reduced, prepared.checkpoint, log, log.blocks["test"], DIM, TRAINING, seed=5)
+    scores = probe_memory(reduced, prepared.checkpoint, log, log.blocks["subsequent"], DIM, seed=5)
+    of_test = probe_memory(reduced, prepared.checkpoint, log, log.blocks["test"], DIM, seed=5)
     for block, ours in (("subsequent", scores), ("test", of_test)):
         model = candidate_recommender(OWN_RATE, 5, log, DIM, TRAINING)
         restore_tables(model, prepared.checkpoint)
@@ -280,8 +282,8 @@ def test_a_probe_trains_eight_epochs_and_scores_the_block_it_is_given(
         rows = joined(list(log.chunks(log.blocks[block]))).take(row_N)
         logit_NT = predict(model.dense, embed_rows(model, rows).emb_NFD).numpy()
         assert ours == score_tasks(logit_NT, rows.label_NT, ("click", "like"))
-    usual = probe_memory(reduced, prepared.checkpoint, log, log.blocks["test"], DIM, TRAINING)
-    assert usual == probe_memory(reduced, prepared.checkpoint, log, log.blocks["test"], DIM, TRAINING, seed=0)
+    usual = probe_memory(reduced, prepared.checkpoint, log, log.blocks["test"], DIM)
+    assert usual == probe_memory(reduced, prepared.checkpoint, log, log.blocks["test"], DIM, seed=0)
     assert usual != of_test
 
 

@@ -17,25 +17,26 @@ from diet_ray.log.batches import joined
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import Examples
 from diet_ray.runs.state import RunState
-from diet_ray.training.checkpoint import to_bytes
+from diet_ray.training.checkpoints.stored import StoredCheckpoint
 from diet_ray.training.embedding import embed_rows
 from diet_ray.training.learning import learn_block, new_recommender
+from tests.stored_checkpoint import stored
 from tests.tiny_run import FIT, TINY
 
 
 @pytest.fixture(scope="module")
-def checkpoint(drift_log: str) -> bytes:
+def checkpoint(drift_log: str) -> StoredCheckpoint:
     log = PreparedLog.open(drift_log)
     reference = new_recommender(new_reference(log, TINY, "reference"), log, TINY.dim, TINY.training)
     for block in log.history:
         learn_block(reference, log, block, TINY.training, 0)
-    return to_bytes(reference)
+    return stored(reference)
 
 
 def cell(
     log: PreparedLog,
     method: Method,
-    checkpoint: bytes | None,
+    checkpoint: StoredCheckpoint | None,
     seed: int = 0,
     training: TrainingConfig = TINY.training,
 ) -> CellResult:
@@ -60,7 +61,7 @@ def rehearsed(rows: int, batch: int) -> int:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_what_the_protocol_says(
-    drift_log: str, checkpoint: bytes, method: Method
+    drift_log: str, checkpoint: StoredCheckpoint, method: Method
 ) -> None:
     log = PreparedLog.open(drift_log)
     found = cell(log, method, checkpoint)
@@ -76,7 +77,7 @@ def test_every_method_trains_what_the_protocol_says(
     assert 0 < row["auc"] < 1 and row["logloss"] > 0 and row["seconds"] > 0
 
 
-def test_history_helps(drift_log: str, checkpoint: bytes) -> None:
+def test_history_helps(drift_log: str, checkpoint: StoredCheckpoint) -> None:
     log = PreparedLog.open(drift_log)
     # Steps large enough that a few thousand rows teach something.
     training = TrainingConfig(batch_size=64, learning_rate=0.01)
@@ -87,7 +88,7 @@ def test_history_helps(drift_log: str, checkpoint: bytes) -> None:
     assert full > cold
 
 
-def test_a_cell_is_a_function_of_its_seed(drift_log: str, checkpoint: bytes) -> None:
+def test_a_cell_is_a_function_of_its_seed(drift_log: str, checkpoint: StoredCheckpoint) -> None:
     log = PreparedLog.open(drift_log)
     first, again, other = (cell(log, "random", checkpoint, seed) for seed in (0, 0, 1))
     assert first.after == again.after and first.after != other.after

@@ -33,6 +33,7 @@ from diet_ray.runs.state import RunState
 from diet_ray.seeding import derived_seed
 from diet_ray.storage import Folder
 from diet_ray.training.candidate_setup import validation_rows
+from diet_ray.training.checkpoints.stored import StoredCheckpoint
 from diet_ray.training.embedding import score_block
 from diet_ray.version import __version__
 from tests.distinct_blocks import HEAD, SMALL, write_distinct_blocks
@@ -130,7 +131,7 @@ def test_a_cell_gets_the_newest_checkpoint_and_the_rows_of_its_method_and_seed(
 ) -> None:
     own = evaluator(prepared)
     setting = Setting(own.log, SMALL.dim, SMALL.training, FIT)
-    checkpoint = own.state.checkpoint_bytes(2) if method not in ("cold", "full") else None
+    checkpoint = own.state.stored_checkpoint(2) if method not in ("cold", "full") else None
     reduced = own.reduced_rows(method, 3) if method in ("random", "diet") else None
     _, expected = run_cell(method, CANDIDATE, 3, setting, checkpoint, reduced)
     _, result = own.run_cell(method, CANDIDATE, 3, FIT)
@@ -144,7 +145,7 @@ def test_an_open_weight_is_chosen_once_per_method_and_fit(
     own, tried = evaluator(prepared), list[Any]()
     scores = iter([{1.0: 0.6, 3.0: 0.5}, {1.0: 0.1, 3.0: 0.5}, {1.0: 0.6, 3.0: 0.5}])
 
-    def judged(rows: Examples, checkpoint: bytes, setting: Setting) -> dict[float, float]:
+    def judged(rows: Examples, checkpoint: StoredCheckpoint, setting: Setting) -> dict[float, float]:
         tried.append((rows, checkpoint, setting))
         return next(scores)
 
@@ -153,7 +154,7 @@ def test_an_open_weight_is_chosen_once_per_method_and_fit(
     assert own.with_weight("diet", OPEN) == OPEN.model_copy(update={"rehearsal_weight": 1.0})
     rows, checkpoint, setting = tried[0]
     assert torch.equal(rows.emb_NFD, own.reduced_rows("diet", 0).emb_NFD)
-    assert checkpoint == own.state.checkpoint_bytes(2)
+    assert checkpoint.stage == 2 and checkpoint.folder == own.folder
     assert setting == Setting(own.log, SMALL.dim, SMALL.training, OPEN)
     path = layout.rehearsal_weight("diet")
     assert own.folder.read_json(path) == {
@@ -184,7 +185,7 @@ def test_a_cell_with_an_open_weight_takes_the_chosen_one(
     monkeypatch.setattr(weight_module, "JUDGES", (CANDIDATE,))
     own = evaluator(prepared)
     setting = Setting(own.log, SMALL.dim, SMALL.training, OPEN)
-    scores = rehearsal_scores(own.reduced_rows("diet", 0), own.state.checkpoint_bytes(2), setting)
+    scores = rehearsal_scores(own.reduced_rows("diet", 0), own.state.stored_checkpoint(2), setting)
     best = max(scores, key=lambda weight: scores[weight])
     _, result = own.run_cell("diet", CANDIDATE, 1, OPEN)
     chosen = OPEN.model_copy(update={"rehearsal_weight": best})
@@ -197,7 +198,7 @@ def test_a_trajectory_is_of_full_training_or_of_reduced_rows(prepared: Prepared)
     setting = Setting(own.log, SMALL.dim, SMALL.training, FIT)
     full, random = (own.trajectory(method, CANDIDATE, 3, FIT) for method in ("full", "random"))
     rows = own.reduced_rows("random", 3)
-    expected = reduced_trajectory(CANDIDATE, 3, setting, own.state.checkpoint_bytes(2), rows)
+    expected = reduced_trajectory(CANDIDATE, 3, setting, own.state.stored_checkpoint(2), rows)
     assert [(p.steps, p.auc) for p in random] == [(p.steps, p.auc) for p in expected]
     whole = full_trajectory(CANDIDATE, 3, setting)
     assert [(p.steps, p.auc) for p in full] == [(p.steps, p.auc) for p in whole]
@@ -250,11 +251,10 @@ def test_a_verdict_compares_probes_on_the_memory_and_on_random_rows_with_the_ref
         auc[method] = [
             probe_memory(
                 own.reduced_rows(method, seed),
-                own.state.checkpoint_bytes(2),
+                own.state.stored_checkpoint(2),
                 log,
                 block,
                 SMALL.dim,
-                SMALL.training,
                 seed,
             ).auc
             for seed in range(2)

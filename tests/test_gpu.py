@@ -18,11 +18,12 @@ from diet_ray.distillation.memory_update import fused_memory, new_reference, opt
 from diet_ray.distillation.scored_rows import EmbeddedRows, LocalScorer, PartScorer
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import dense_params, loss_of
-from diet_ray.training.checkpoint import restore_weights, to_bytes
+from diet_ray.training.checkpoints.restoring import restore
 from diet_ray.training.learning import learn_block
 from diet_ray.training.recommender import Recommender
 from pipelines.distill import distill
 from pipelines.evaluate import evaluate
+from tests.stored_checkpoint import stored
 from tests.test_stage import untrained
 from tests.tiny_run import FIT, TINY
 
@@ -71,7 +72,7 @@ def test_a_reference_learns_the_same(bench: Bench) -> None:
 def test_the_same_rows_become_the_same_memory(bench: Bench) -> None:
     """Influence (eq. 10), addressing and the unrolled steps (eqs. 16-19)."""
     reference = bench.learned(CPU)
-    checkpoint = to_bytes(reference)
+    checkpoint = stored(reference)
     scorer = LocalScorer(PartScorer(reference, bench.log, bench.log.block(1)))
     boundary, more, pool = (
         EmbeddedRows.joined(scorer.embed(random_rows(scorer, rows, rows)))
@@ -80,7 +81,7 @@ def test_the_same_rows_become_the_same_memory(bench: Bench) -> None:
 
     def memory(device: torch.device) -> Memory:
         on_device = bench.learner(device)
-        restore_weights(on_device, checkpoint)
+        restore(on_device, checkpoint)
         start = fused_memory(boundary.as_memory(1).to(device), None, on_device, rows=200)
         real = pool.targets("teacher").to(device)
         first = optimised_memory(1, bench.log, TINY, start, real, None, None)

@@ -15,7 +15,6 @@ from diet_ray.log.dataset import MANIFEST
 from diet_ray.log.stream.run_log import open_log
 from diet_ray.runs.run import Run
 from diet_ray.storage import FileStamp
-from diet_ray.training.checkpoint import restore_weights
 from pipelines.runtime.run_access import log_of
 from tests.tiny_run import TINY
 
@@ -79,14 +78,13 @@ def test_a_file_that_does_not_match_its_checksum(run: Path, part: str) -> None:
 
 
 def test_a_checkpoint_with_an_oversized_header(run: Path) -> None:
-    stage = replace(run, "reference", HUGE)
+    stage = replace(run, "reference/0003/dense", HUGE)
     worker = RunWorker(log_of(str(run)), str(run), TINY.model_dump(mode="json"), threads=1)
     with pytest.raises(RunError, match=r"checkpoint is damaged.*[Hh]eader"):
         worker.state.checkpoint(stage)
+    replace(run, "reference/0003/dense", b"\x80\x04cposix\nsystem\n.")  # a pickle is no checkpoint
     with pytest.raises(RunError, match="checkpoint is damaged"):
-        restore_weights(
-            worker.state.new_reference(), b"\x80\x04cposix\nsystem\n."
-        )  # a pickle is no checkpoint
+        worker.state.checkpoint(stage)
 
 
 def test_a_memory_that_is_no_parquet(run: Path) -> None:

@@ -26,10 +26,11 @@ from diet_ray.models.examples import Examples, predict
 from diet_ray.seeding import torch_generator
 from diet_ray.storage import Folder
 from diet_ray.training.candidate_setup import candidate_recommender, new_candidate
-from diet_ray.training.checkpoint import to_bytes
+from diet_ray.training.checkpoints.stored import StoredCheckpoint
 from diet_ray.training.embedding import embed_rows
 from diet_ray.training.learning import learn_block
 from diet_ray.training.metrics import roc_auc
+from tests.stored_checkpoint import stored
 from tests.tiny_run import FIT
 
 DIM = 8
@@ -47,7 +48,7 @@ def setting(log: PreparedLog) -> JudgeSetting:
     reference = candidate_recommender(CandidateConfig(name="finalnet"), 0, log, DIM, TRAINING)
     for block in log.history:
         learn_block(reference, log, block, TRAINING, 0)
-    return JudgeSetting(log, DIM, TRAINING, to_bytes(reference))
+    return JudgeSetting(log, DIM, TRAINING, stored(reference))
 
 
 @pytest.mark.parametrize("name", ["finalnet", "dcn"])
@@ -237,7 +238,14 @@ def test_a_killed_trial_ends_as_an_undisturbed_one(tmp_path: Path, setting: Judg
 
 
 def test_a_failure_before_a_judge_is_recorded(tmp_path: Path, setting: JudgeSetting) -> None:
-    failing = trial(Folder.at(str(tmp_path)), setting._replace(checkpoint=b"not a checkpoint"))
+    whole, damaged = setting.checkpoint, Folder.at(str(tmp_path / "damaged"))
+    assert whole
+    for path in whole.folder.fs.find(whole.folder.root):
+        name = f"reference/{path.partition('/reference/')[2]}"
+        damaged.write(name, b"not a table" if "/rows-" in name else whole.folder.read(name))
+    failing = trial(
+        Folder.at(str(tmp_path / "trials")), setting._replace(checkpoint=StoredCheckpoint(damaged, 1))
+    )
     failing.epoch()
     with pytest.raises(RunError, match="damaged"):
         failing.epoch()

@@ -69,4 +69,6 @@ def test_files_and_folders_stay_small() -> None:
             lines = len(file.read_text().splitlines())
             assert lines <= 300, f"{file} has {lines} lines"
             beside = len(list(file.parent.glob("*.py")))
-            assert beside <= 16, f"{file.parent} has {beside} files"
+            # Commands lie flat, because `ray submit` copies a single file.
+            most = 20 if file.parent.name == "pipelines" else 16
+            assert beside <= most, f"{file.parent} has {beside} files"

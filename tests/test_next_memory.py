@@ -296,7 +296,7 @@ def test_a_stage_selects_from_its_block_and_reports_what_it_saw(prepared: Prepar
     scorer = LocalScorer(PartScorer(prepared.reference, prepared.log, block))
     workers = RecordedWorkers(prepared, scorer)
     progressive = MeanScores(auc=0.7, logloss=0.4)
-    trained = TrainedBlock(block, FileStamp("reference", 2, "r"), 0.25, 1.5, progressive)
+    trained = TrainedBlock(block, (FileStamp("reference", 2, "r"),), 0.25, 1.5, progressive)
     finished = run_stage(2, trained, Budget(rows=60, new_rows=33), workers, SMALL, ("like",))
     assert workers.calls == [
         ("score", 2, "0002"),
@@ -315,7 +315,7 @@ def test_a_stage_selects_from_its_block_and_reports_what_it_saw(prepared: Prepar
     every = EmbeddedRows.joined(scorer.embed(random_rows(scorer, 140, 0)))
     el2n_N = np.linalg.norm(1 / (1 + np.exp(-every.logit_NT)) - every.label_NT, axis=1)
     metrics = finished.metrics
-    assert finished.files == (trained.stamp, FileStamp("memory", 1, "m"))
+    assert finished.files == (*trained.files, FileStamp("memory", 1, "m"))
     assert metrics.el2n.mean == pytest.approx(el2n_N.mean(), rel=1e-5)
     assert metrics.el2n.deviation == pytest.approx(el2n_N.std(), rel=1e-4)
     assert (metrics.block_rows, metrics.label_groups) == (140, block.label_groups)
@@ -334,7 +334,7 @@ def test_a_stage_without_a_probe_reports_none(prepared: Prepared) -> None:
     scorer = LocalScorer(PartScorer(prepared.reference, prepared.log, block))
     workers = RecordedWorkers(prepared, scorer)
     workers.probe = lambda stage: None  # type: ignore[method-assign]
-    trained = TrainedBlock(block, FileStamp("reference", 2, "r"), 0.25, 1.5)
+    trained = TrainedBlock(block, (FileStamp("reference", 2, "r"),), 0.25, 1.5)
     metrics = run_stage(2, trained, Budget(60, 33), workers, SMALL).metrics
     assert metrics.probe is None and metrics.probe_newest is None and metrics.seconds.probe is None
     assert metrics.progressive is None and metrics.missing_label_groups == ()
@@ -355,8 +355,9 @@ def test_a_stage_distills_the_rows_before_it_under_its_checkpoints(
     config, seen = changed("outer", target_labels=labels), list[Progress]()
     run = Folder.at(str(tmp_path))
     for path in ("reference/0001", "reference/0002"):
-        name = f"{path}/checkpoint.safetensors"
-        run.write(name, prepared.state.folder.read(name))
+        for name in prepared.state.folder.fs.ls(prepared.state.folder / path, detail=False):
+            name = f"{path}/{name.rsplit('/', 1)[-1]}"
+            run.write(name, prepared.state.folder.read(name))
     run.write("memory/0001/memory.parquet", prepared.state.folder.read("memory/0001/memory.parquet"))
     state = RunState(prepared.log, run, config)
     scorer = LocalScorer(PartScorer(prepared.reference, prepared.log, prepared.log.block(2)))
@@ -387,7 +388,7 @@ def test_a_stage_distills_the_rows_before_it_under_its_checkpoints(
     assert made.metrics.rows_by_label_group == by_group
     assert made.metrics.peak_bytes and made.metrics.peak_bytes > 1e6
     metadata = pq.read_schema(tmp_path / made.stamp.path).metadata[b"diet_ray"].decode()
-    assert '"reference": "reference/0002/checkpoint.safetensors"' in metadata
+    assert '"reference": "reference/0002/checkpoint.json"' in metadata
 
 
 def test_label_groups_that_earlier_blocks_had_are_missed_by_name(prepared: Prepared) -> None:

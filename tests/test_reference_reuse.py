@@ -69,8 +69,8 @@ def test_a_reference_trained_otherwise_is_refused_and_the_key_named(
 def test_an_unfinished_or_damaged_lender_is_refused(drift_log: str, run_dir: str, tmp_path: Path) -> None:
     lender = tmp_path / "lender"
     shutil.copytree(run_dir, lender)
-    (lender / layout.checkpoint(2)).write_bytes(b"nothing")
-    with pytest.raises(RunError, match=r"cannot be reused: .*checkpoint\.safetensors has 7 bytes"):
+    (lender / layout.checkpoint_dense(2)).write_bytes(b"nothing")
+    with pytest.raises(RunError, match=r"cannot be reused: .*dense\.safetensors has 7 bytes"):
         lent(drift_log, tmp_path / "a", str(lender))
     (lender / "stages/0003.json").unlink()
     with pytest.raises(RunError, match="has 2 of 3 stages"):

@@ -8,8 +8,8 @@ from diet_ray.evaluation.cell import Setting, run_cell
 from diet_ray.evaluation.rehearsal_weight import JUDGES, SEED, WEIGHTS, rehearsal_scores
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import Examples
-from diet_ray.training.checkpoint import to_bytes
 from diet_ray.training.learning import learn_block, new_recommender
+from tests.stored_checkpoint import stored
 from tests.tiny_run import FIT, TINY
 
 
@@ -18,7 +18,7 @@ def test_each_weight_is_scored_as_a_cell_of_that_weight(drift_log: str) -> None:
     log = PreparedLog.open(drift_log)
     reference = new_recommender(new_reference(log, TINY, "reference"), log, TINY.dim, TINY.training)
     learn_block(reference, log, log.history[0], TINY.training, 0)
-    checkpoint = to_bytes(reference)
+    checkpoint = stored(reference)
     memory = Examples(torch.randn(100, len(log.fields), TINY.dim) / 10, torch.rand(100, 3))
     setting = Setting(log, TINY.dim, TINY.training, FIT)
     found = rehearsal_scores(memory, checkpoint, setting)

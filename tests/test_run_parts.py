@@ -34,10 +34,11 @@ from diet_ray.runs.state import RunState
 from diet_ray.seeding import derived_seed
 from diet_ray.storage import FileStamp, Folder
 from diet_ray.strict import differences
-from diet_ray.training.checkpoint import restore, to_bytes
-from diet_ray.training.embedding import score_block
+from diet_ray.training.checkpoints.restoring import restore
+from diet_ray.training.embedding import embed_rows, score_block
 from diet_ray.training.learning import learn_block, new_recommender
 from tests.distinct_blocks import SMALL, same_tensors, write_distinct_blocks
+from tests.stored_checkpoint import same_state
 from tests.test_memory import memory
 from tests.tiny_run import stage_metrics, with_files
 
@@ -71,13 +72,15 @@ def test_the_reference_learns_block_after_block_from_its_own_state(
         if stage > 1:
             scores = own.progressive(stage)
             assert scores == score_block(learner, finished.log, block)
-        stamp, loss = own.train(stage, done.append)
+        stamps, loss = own.train(stage, done.append)
         assert loss == learn_block(learner, finished.log, block, SMALL.training, seed)
         assert sum(done) == block.rows and own.stage == stage
-        assert stamp.path == layout.checkpoint(stage)
-        content = stamp.verified(Folder.at(str(tmp_path)))
-        assert content == to_bytes(learner)
-        assert content == (finished.run / layout.checkpoint(stage)).read_bytes()
+        assert stamps[0].path == layout.checkpoint(stage)
+        for stamp in stamps:
+            assert stamp.verified(Folder.at(str(tmp_path))) == (finished.run / stamp.path).read_bytes()
+        restored = own.state.new_reference()
+        restore(restored, own.state.stored_checkpoint(stage))
+        assert same_state(restored, learner)
 
 
 def test_the_reference_goes_to_the_checkpoint_before_a_stage(finished: Finished, tmp_path: Path) -> None:
@@ -86,8 +89,8 @@ def test_the_reference_goes_to_the_checkpoint_before_a_stage(finished: Finished,
     for stage in (1, 2):
         expected[stage] = (tmp_path / "run" / layout.checkpoint(stage)).read_bytes()
     for stage in (2, 1, 2, 2, 1, 1):
-        stamp, _ = own.train(stage)
-        assert stamp == FileStamp.of(layout.checkpoint(stage), expected[stage])
+        stamps, _ = own.train(stage)
+        assert stamps[0] == FileStamp.of(layout.checkpoint(stage), expected[stage])
     fresh = trainer(finished, tmp_path / "run")
     second = finished.log.block(2)
     before = fresh.state.checkpoint(1)
@@ -111,20 +114,20 @@ def test_a_reference_that_stopped_half_way_is_read_again(finished: Finished, tmp
         with pytest.raises(StoppedError):
             own.train(stage, stop)
         assert own.stage not in (0, 1, 2)
-        assert own.train(2)[0] == FileStamp.of(layout.checkpoint(2), expected)
+        assert own.train(2)[0][0] == FileStamp.of(layout.checkpoint(2), expected)
 
 
 def test_the_state_of_a_run_reads_what_each_stage_left(finished: Finished) -> None:
     state = RunState.open(finished.log.folder.root, str(finished.run), SMALL)
     assert state.log.fingerprint == finished.log.fingerprint and state.memory(0) is None
     for stage in (1, 2):
-        content = (finished.run / layout.checkpoint(stage)).read_bytes()
-        assert state.checkpoint_bytes(stage) == content
         whole = state.new_reference()
-        restore(whole, content)
+        restore(whole, state.stored_checkpoint(stage))
         scoring = state.checkpoint(stage)
-        assert same_tensors(whole.dense, scoring.dense) and same_tensors(whole.tables, scoring.tables)
-        assert whole.table_optimiser.state and not scoring.table_optimiser.state
+        assert same_tensors(whole.dense, scoring.dense) and whole.table_optimiser.state
+        first = next(finished.log.chunks(finished.log.block(stage)))
+        ours, theirs = (embed_rows(model, first).emb_NFD for model in (whole, scoring))
+        assert torch.equal(ours, theirs)
         stored = state.memory(stage)
         table = pq.read_table(finished.run / layout.memory(stage))
         assert stored and stored.rows == table.num_rows == (32, 60)[stage - 1]
@@ -172,7 +175,9 @@ def test_a_distillation_in_this_process_reports_and_commits_each_stage(
     assert not (tmp_path / "run/lease.json").exists()
     for stage, record in enumerate(run.records, start=1):
         assert record.block == finished.log.block(stage).name == f"{stage:04d}"
-        assert [stamp.path for stamp in record.files] == [layout.checkpoint(stage), layout.memory(stage)]
+        written = [layout.checkpoint(stage), layout.checkpoint_rows(stage, 0, 0)]
+        written += [layout.checkpoint_dense(stage), layout.memory(stage)]
+        assert [stamp.path for stamp in record.files] == written
         run.verify(stage)
         assert record.metrics.block_rows == finished.log.block(stage).rows
         assert record.metrics.seconds.train > 0 and record.metrics.probe is None
@@ -183,10 +188,10 @@ def test_a_distillation_in_this_process_reports_and_commits_each_stage(
 def test_the_training_of_a_block_is_timed(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readings, stamp = iter([10.0, 12.5]), FileStamp("reference", 1, "r")
+    readings, stamp = iter([10.0, 12.5]), (FileStamp("reference", 1, "r"),)
 
     class Trainer:
-        def train(self, stage: int) -> tuple[FileStamp, float]:
+        def train(self, stage: int) -> tuple[tuple[FileStamp, ...], float]:
             return stamp, float(stage)
 
     monkeypatch.setattr(local_module.time, "perf_counter", lambda: next(readings))

@@ -18,6 +18,7 @@ from diet_ray.log.dataset import Block
 from diet_ray.log.stream.config import StreamConfig
 from diet_ray.runs.run import Run
 from diet_ray.storage import Folder
+from diet_ray.training.checkpoints.manifest import checkpoint_stages
 from diet_ray.training.metrics import Scores
 from pipelines.options.stream import Stream, for_small_blocks
 from pipelines.runtime.micro_blocks import MicroBlocks
@@ -58,7 +59,9 @@ def test_files_become_memories_and_old_stages_are_swept(
     run = stream(asked(tmp_path, json_log=True))
     assert [record.metrics.block_rows for record in run.records] == [500, 500, 500, 200]
     assert load_memory(str(tmp_path / "run")).num_rows == run.records[-1].metrics.memory.rows
-    for part in ("reference", "memory", "blocks"):
+    kept = {int(folder.name) for folder in (tmp_path / "run/reference").iterdir()}
+    assert kept == checkpoint_stages(run.folder, 3) | checkpoint_stages(run.folder, 4)
+    for part in ("memory", "blocks"):
         assert sorted(p.name for p in (tmp_path / "run" / part).iterdir() if p.is_dir()) == ["0003", "0004"]
     assert len(list((tmp_path / "run/vocabulary").iterdir())) >= 1
     for stage in (3, 4):

@@ -83,7 +83,7 @@ def test_ablation_distils_each_variant_once_with_the_reference_of_the_run(own_ru
         "not optimised",
     ]
     assert len(found) == 12
-    reference = "reference/0003/checkpoint.safetensors"
+    reference = "reference/0003/checkpoint.json"
     memories = {(Path(own_run) / "memory/0003/memory.parquet").read_bytes()}
     for variant in (Path(own_run) / "studies/runs").iterdir():
         assert (variant / reference).read_bytes() == (Path(own_run) / reference).read_bytes()

@@ -47,11 +47,6 @@ def test_the_tutorial_ends_with_a_served_model(tmp_path: Path) -> None:
     assert answer.keys() == {"clicked", "bought"} and 0 < answer["bought"] < answer["clicked"] < 1
 
 
-def test_the_pictures_of_the_page_are_in_the_repository() -> None:
-    shown = re.findall(r"!\[.+\]\((.+)\)", PAGE.read_text(encoding="utf-8"))
-    assert shown == list(PICTURES) and all((ROOT / "docs" / picture).is_file() for picture in shown)
-
-
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     words = [
         sys.executable,

@@ -14,9 +14,11 @@ from diet_ray.models.base import RankingModel
 from diet_ray.models.examples import Examples, dense_params, loss_of
 from diet_ray.models.registry import ModelConfig, build_model
 from diet_ray.training.candidate import CandidateTraining
-from diet_ray.training.checkpoint import restore, restore_weights, to_bytes
+from diet_ray.training.checkpoints.restoring import restore
+from diet_ray.training.checkpoints.snapshot import Snapshot
 from diet_ray.training.recommender import Recommender
 from diet_ray.training.serialization import to_safetensors
+from tests.stored_checkpoint import same_state, stored
 from tests.test_recommender import batch
 
 KINDS = ("TwoLayers", "Frozen", "Unused", "Shared", "Tied", "Normed")
@@ -68,21 +70,21 @@ def test_a_candidate_stored_after_an_epoch_continues_bit_for_bit(kind: str) -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_reference_stored_between_blocks_continues_bit_for_bit(kind: str) -> None:
-    saved, restored, scoring = recommender(kind), recommender(kind, seed=9), recommender(kind, seed=9)
+    saved, restored = recommender(kind), recommender(kind, seed=9)
     saved.grow((50, 7, 4), torch.Generator().manual_seed(0))
     for seed in range(3):
         saved.step(*batch(seed=seed))
-    content = to_bytes(saved)
-    restore(restored, content)
-    restore_weights(scoring, content)
-    assert to_bytes(restored) == content
+    checkpoint = stored(saved)
+    restore(restored, checkpoint)
+    scoring = Snapshot.of(checkpoint, recommender(kind, seed=9).dense, fields=3, dim=4)
+    assert same_state(restored, saved)
     assert equal(scoring.dense.state_dict(), saved.dense.state_dict())
     for seed in range(3):
         torch.manual_seed(seed)
         expected = saved.step(*batch(seed=10 + seed))
         torch.manual_seed(seed)
         assert restored.step(*batch(seed=10 + seed)) == expected
-    assert to_bytes(saved) == to_bytes(restored)
+    assert same_state(saved, restored)
 
 
 def test_layers_that_are_one_remain_one_after_restoring() -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diet_ray.distillation.influence import alignment, direction, summed_influence
+from diet_ray.distillation.influence import CHUNK, alignment, direction, summed_influence
 from diet_ray.models.base import DenseModel
 from diet_ray.models.examples import Examples, LossPerExample, Params, dense_params, loss_of
 
@@ -52,6 +52,9 @@ def active_memory(
     return lowest(-responsibility_N, count)
 
 
+GPU_CHUNK = 32_768  # rows per pass over a block
+
+
 class ProxyDirection(NamedTuple):
     """A proxy, as whoever has its architecture can rebuild it, and its direction."""
 
@@ -83,6 +86,8 @@ class BlockInfluence:
     def __init__(
         self, models: Sequence[DenseModel], directions: Sequence[ProxyDirection], device: torch.device
     ) -> None:
+        # A GPU needs long passes to be busy; on a CPU short ones stay in its caches.
+        self._chunk = CHUNK if device.type == "cpu" else GPU_CHUNK
         self._judges = []
         for model, (state, along) in zip(models, directions, strict=True):
             model.load_state_dict(state)
@@ -92,5 +97,7 @@ class BlockInfluence:
 
     def __call__(self, targets: Examples) -> Tensor:
         """The derivative of each target's loss along each direction; [N, P]."""
-        columns = [alignment(loss, params, targets, along) for loss, params, along in self._judges]
+        columns = [
+            alignment(loss, params, targets, along, self._chunk) for loss, params, along in self._judges
+        ]
         return torch.stack(columns, 1)

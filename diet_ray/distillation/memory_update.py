@@ -20,8 +20,7 @@ from diet_ray.models.ensemble import Ensemble
 from diet_ray.models.examples import Examples, dense_params, loss_of
 from diet_ray.models.registry import build_model
 from diet_ray.seeding import derived_seed, numpy_generator, torch_generator
-from diet_ray.training.embedding import embed_rows, sample_rows
-from diet_ray.training.recommender import Recommender
+from diet_ray.training.embedding import Embedder, embed_rows, sample_rows
 
 REALIGNED_BY_ROWS = 16_384  # of the block before, on which the maps between embedding spaces are fitted
 
@@ -66,8 +65,8 @@ def realigned_memory(
     log: EncodedLog,
     config: RunConfig,
     *,
-    previous: Recommender | None,
-    reference: Recommender,
+    previous: Embedder | None,
+    reference: Embedder,
 ) -> Memory | None:
     """The memory of the stage before in the embedding space of `reference`; None where none is kept."""
     if old is None or previous is None or not config.method.boundary.fusion:
@@ -83,7 +82,7 @@ def realigned_memory(
 def fused_memory(
     boundary: Memory,
     old: Memory | None,
-    reference: Recommender,
+    reference: Embedder,
     *,
     rows: int,
     weight_N: torch.Tensor | None = None,
@@ -105,7 +104,7 @@ def fused_memory(
 
 
 def first_proxies(
-    log: EncodedLog, config: RunConfig, previous: Recommender | None, device: torch.device
+    log: EncodedLog, config: RunConfig, previous: Embedder | None, device: torch.device
 ) -> list[DenseModel]:
     """The proxies of a stage's first addressings, one per member of the reference.
 
@@ -130,7 +129,7 @@ def optimised_memory(
     memory: Memory,
     real: Examples,
     weight_N: torch.Tensor | None,
-    previous: Recommender | None,
+    previous: Embedder | None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Memory:
     """Optimise a fused memory: the memory of `stage`. All tensors are on one device.

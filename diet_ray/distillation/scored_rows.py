@@ -25,8 +25,7 @@ from diet_ray.log.batches import EncodedRows, joined
 from diet_ray.log.dataset import Block, EncodedLog
 from diet_ray.models.examples import Examples, predict
 from diet_ray.storage import Folder
-from diet_ray.training.embedding import embed_rows
-from diet_ray.training.recommender import Recommender
+from diet_ray.training.embedding import Embedder, embed_rows
 
 BATCH = 65_536  # rows that are embedded at once, and the fewest of a part
 PART_BYTES = 64 * 2**20  # of encoded rows
@@ -187,7 +186,7 @@ class PartScorer:
     """
 
     def __init__(
-        self, recommender: Recommender, log: EncodedLog, block: Block, cache: Folder | None = None
+        self, recommender: Embedder, log: EncodedLog, block: Block, cache: Folder | None = None
     ) -> None:
         self.recommender, self.log, self.block, self.cache = recommender, log, block, cache
 

@@ -14,7 +14,8 @@ from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import Examples
 from diet_ray.training.candidate import CandidateTraining
 from diet_ray.training.candidate_setup import candidate_recommender, validation_rows
-from diet_ray.training.checkpoint import restore_tables
+from diet_ray.training.checkpoints.restoring import restore_tables
+from diet_ray.training.checkpoints.stored import StoredCheckpoint
 from diet_ray.training.device import peak_bytes, reset_peak
 from diet_ray.training.embedding import score_block
 from diet_ray.training.learning import learn_block
@@ -99,7 +100,7 @@ def run_cell(
     candidate: CandidateConfig,
     seed: int,
     setting: Setting,
-    checkpoint: bytes | None = None,
+    checkpoint: StoredCheckpoint | None = None,
     reduced: Examples | None = None,
 ) -> tuple[Recommender, CellResult]:
     """Train and score one cell.
@@ -127,7 +128,6 @@ def run_cell(
         if checkpoint is None:
             raise ConfigError(f"method {method} needs a committed checkpoint of the reference")
         restore_tables(recommender, checkpoint)
-    del checkpoint  # as large as the tables; kept to the end it would count in the peak
     learning = time.perf_counter()
     history = _learn_history(method, recommender, candidate, seed, setting, reduced)
     seconds_history = time.perf_counter() - learning

@@ -30,6 +30,7 @@ from diet_ray.seeding import derived_seed
 from diet_ray.storage import Folder
 from diet_ray.stored_config import upgrade_fit
 from diet_ray.training.candidate_setup import validation_rows
+from diet_ray.training.checkpoints.stored import StoredCheckpoint
 from diet_ray.training.recommender import Recommender
 from diet_ray.version import __version__
 
@@ -51,7 +52,6 @@ class Evaluator:
         """Train and score one cell; a rehearsal weight that is "auto" is chosen first."""
         if method in WITHOUT_TABLES:
             return run_cell(method, candidate, seed, self._setting(fit))
-        # The checkpoint gets no name here, so that the cell can free it.
         if method not in REDUCED:
             return run_cell(method, candidate, seed, self._setting(fit), self._newest_checkpoint())
         setting = self._setting(self.with_weight(method, fit))
@@ -153,5 +153,5 @@ class Evaluator:
     def _setting(self, fit: FitConfig) -> Setting:
         return Setting(self.log, self.config.dim, self.config.training, fit)
 
-    def _newest_checkpoint(self) -> bytes:
-        return self.state.checkpoint_bytes(len(self.log.history))
+    def _newest_checkpoint(self) -> StoredCheckpoint:
+        return self.state.stored_checkpoint(len(self.log.history))

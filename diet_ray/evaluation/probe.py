@@ -3,7 +3,9 @@
 Shape suffixes: N rows, T tasks.
 """
 
-from diet_ray.config import CandidateConfig, FitConfig, TrainingConfig
+import torch
+
+from diet_ray.config import CandidateConfig, FitConfig
 from diet_ray.distillation.baselines import random_rows
 from diet_ray.distillation.scored_rows import EmbeddedRows, LocalScorer, PartScorer
 from diet_ray.log.batches import EncodedRows
@@ -12,8 +14,10 @@ from diet_ray.models.examples import Examples, predict
 from diet_ray.runs.state import RunState
 from diet_ray.seeding import derived_seed, numpy_generator
 from diet_ray.training.candidate import CandidateTraining
-from diet_ray.training.candidate_setup import candidate_recommender
-from diet_ray.training.checkpoint import restore_tables
+from diet_ray.training.candidate_setup import new_candidate
+from diet_ray.training.checkpoints.snapshot import Snapshot
+from diet_ray.training.checkpoints.stored import StoredCheckpoint
+from diet_ray.training.device import default_device
 from diet_ray.training.embedding import embed_rows, sample_rows
 from diet_ray.training.metrics import Array, Scores, score_tasks
 
@@ -24,11 +28,10 @@ ROWS = 65_536  # of the block, at most
 
 def probe_memory(
     memory: Examples,
-    checkpoint: bytes,
+    checkpoint: StoredCheckpoint,
     log: EncodedLog,
     block: Block,
     dim: int,
-    training: TrainingConfig,
     seed: int = 0,
 ) -> Scores:
     """How well the memory prepares for `block`, which nothing here has learned from.
@@ -37,7 +40,7 @@ def probe_memory(
     score, so the figure is an honest one. Raises DataError where the probe diverges.
     """
     sample = probe_rows(log, block)
-    logit_NT = probe_logits(memory, checkpoint, log, sample, dim, training, seed)
+    logit_NT = probe_logits(memory, checkpoint, log, sample, dim, seed)
     return score_tasks(logit_NT, sample.label_NT, log.tasks)
 
 
@@ -48,21 +51,21 @@ def probe_rows(log: EncodedLog, block: Block) -> EncodedRows:
 
 def probe_logits(
     reduced: Examples,
-    checkpoint: bytes,
+    checkpoint: StoredCheckpoint,
     log: EncodedLog,
     sample: EncodedRows,
     dim: int,
-    training: TrainingConfig,
     seed: int,
 ) -> Array:
     """Logits [N, T] for `sample` of the small candidate after EPOCHS epochs on reduced rows."""
-    recommender = candidate_recommender(PROBE, seed, log, dim, training)
-    restore_tables(recommender, checkpoint)
-    rows = reduced.to(recommender.device)
-    candidate = CandidateTraining(recommender.dense, rows, rows, PROBE.apply_to(FitConfig()), seed)
+    device = torch.device(default_device())
+    dense = new_candidate(PROBE, seed, fields=len(log.fields), dim=dim, tasks=len(log.tasks)).to(device)
+    rows = reduced.to(device)
+    candidate = CandidateTraining(dense, rows, rows, PROBE.apply_to(FitConfig()), seed)
     for _ in range(EPOCHS):
         candidate.train()
-    return predict(recommender.dense, embed_rows(recommender, sample).emb_NFD).cpu().numpy()
+    embedded = embed_rows(Snapshot.under(dense, checkpoint, fields=len(log.fields), dim=dim), sample)
+    return predict(dense, embedded.emb_NFD).cpu().numpy()
 
 
 def newest_rows(state: RunState, stage: int, rows: int, seed: int = 0) -> Examples:

@@ -12,7 +12,8 @@ import numpy as np
 from diet_ray.config import CandidateConfig
 from diet_ray.evaluation.cell import Setting
 from diet_ray.models.examples import Examples
-from diet_ray.training.checkpoint import restore_tables
+from diet_ray.training.checkpoints.restoring import restore_tables
+from diet_ray.training.checkpoints.stored import StoredCheckpoint
 from diet_ray.training.embedding import score_block
 from diet_ray.training.learning import learn_block
 from diet_ray.training.rehearsal import Rehearsal
@@ -22,7 +23,7 @@ JUDGES = (CandidateConfig(name="finalnet"), CandidateConfig(name="dcn"))
 SEED = 0
 
 
-def rehearsal_scores(reduced: Examples, checkpoint: bytes, setting: Setting) -> dict[float, float]:
+def rehearsal_scores(reduced: Examples, checkpoint: StoredCheckpoint, setting: Setting) -> dict[float, float]:
     """Validation AUC after the subsequent block, mean over the judges, by rehearsal weight."""
     log, fit = setting.log, setting.fit
     scores: dict[float, list[float]] = {weight: [] for weight in WEIGHTS}

@@ -7,7 +7,8 @@ from diet_ray.config import CandidateConfig
 from diet_ray.evaluation.cell import Setting
 from diet_ray.models.examples import Examples
 from diet_ray.training.candidate import score_rows
-from diet_ray.training.checkpoint import restore_tables
+from diet_ray.training.checkpoints.restoring import restore_tables
+from diet_ray.training.checkpoints.stored import StoredCheckpoint
 from diet_ray.training.learning import learn_block
 
 POINTS = 30  # of a curve of full training
@@ -44,7 +45,7 @@ def full_trajectory(candidate: CandidateConfig, seed: int, setting: Setting) -> 
 
 
 def reduced_trajectory(
-    candidate: CandidateConfig, seed: int, setting: Setting, checkpoint: bytes, reduced: Examples
+    candidate: CandidateConfig, seed: int, setting: Setting, checkpoint: StoredCheckpoint, reduced: Examples
 ) -> list[Point]:
     """Epochs over reduced rows under the reference's tables, each scored."""
     recommender = setting.recommender(candidate, seed)

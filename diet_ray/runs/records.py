@@ -53,8 +53,17 @@ class StageRecord(NamedTuple):
         return self._stamp("memory")
 
     def checkpoint_stamp(self) -> FileStamp:
-        """The reference's checkpoint among the files; RunError where there is none."""
+        """The manifest of the reference's checkpoint among the files; RunError where there is none."""
         return self._stamp("reference")
+
+    def checkpoint_stamps(self) -> tuple[FileStamp, ...]:
+        """All files of the reference's checkpoint that were written in this stage."""
+        return tuple(stamp for stamp in self.files if stamp.path.startswith("reference/"))
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Bytes that the reference's checkpoint took in this stage."""
+        return sum(stamp.size for stamp in self.checkpoint_stamps())
 
     def _stamp(self, part: str) -> FileStamp:
         for stamp in self.files:

@@ -1,6 +1,5 @@
 """Checkpoints of another run in place of training, for runs that differ only in what they distill."""
 
-from diet_ray import layout
 from diet_ray.config import RunConfig
 from diet_ray.errors import DataError, RunError
 from diet_ray.runs.run import Run
@@ -29,14 +28,15 @@ class ReusedReference:
                 f"the reference of {url} cannot be reused: it has {self.run.stage} of {stages} stages"
             )
 
-    def copy(self, stage: int, to: Run) -> tuple[FileStamp, float]:
-        """Write the checkpoint of a stage into another run; return its stamp and its training loss."""
+    def copy(self, stage: int, to: Run) -> tuple[tuple[FileStamp, ...], float]:
+        """Write the checkpoint of a stage into another run; return its stamps and its training loss."""
         record = self.run.records[stage - 1]
-        stamp = record.checkpoint_stamp()
-        try:
-            content = stamp.verified(self.run.folder)
-        except DataError as damaged:
-            raise RunError(
-                f"the reference of {self.run.folder.root} cannot be reused: {damaged}"
-            ) from damaged
-        return to.folder.write(layout.checkpoint(stage), content), record.metrics.training_loss
+        stamps = record.checkpoint_stamps()
+        for stamp in stamps:
+            try:
+                to.folder.write(stamp.path, stamp.verified(self.run.folder))
+            except DataError as damaged:
+                raise RunError(
+                    f"the reference of {self.run.folder.root} cannot be reused: {damaged}"
+                ) from damaged
+        return stamps, record.metrics.training_loss

@@ -13,6 +13,7 @@ from diet_ray.runs.records import RecordChain, StageRecord, sha256
 from diet_ray.storage import FileStamp, Folder
 from diet_ray.stored_config import OF_LOG, upgrade_config
 from diet_ray.strict import differences
+from diet_ray.training.checkpoints.manifest import built_on
 
 
 class Run:
@@ -103,21 +104,27 @@ class Run:
     def verify(self, stage: int) -> None:
         """Check every file of a committed stage against its record; RunError names the first that differs.
 
-        Folders that a stream has removed by its policy are not missed.
+        Files of earlier stages that its checkpoint builds on are checked, too. Folders that a stream has
+        removed by its policy are not missed.
         """
         for stamp in self.records[stage - 1].files:
             if not is_removed(self.folder, self.config, stage, self.stage, stamp.path):
                 self._check(stage, stamp)
+        for stamp in built_on(self.folder, stage):
+            self._check(stage, stamp)
 
     def check_start(self, stage: int) -> None:
         """Check what the stage after `stage` starts from; RunError names a file that is gone or damaged.
 
-        That is all of `stage`, the vocabulary of all stages, and the event ids that a row in time can repeat.
+        That is all of `stage`, what its checkpoint builds on, the vocabulary of all stages, and the event ids
+        that a row in time can repeat.
         """
         for record in self.records[:stage]:
             for stamp in record.files:
                 if self._is_start(record, stamp.path, stage):
                     self._check(record.stage, stamp)
+        for stamp in built_on(self.folder, stage) if stage else ():
+            self._check(stage, stamp)
 
     def _is_start(self, record: StageRecord, path: str, stage: int) -> bool:
         part, newest = path.partition("/")[0], self.records[stage - 1].metrics.stream

@@ -32,7 +32,7 @@ class TrainedBlock(NamedTuple):
     """A block that the reference has learned; its checkpoint is written but not committed."""
 
     block: Block
-    stamp: FileStamp
+    files: tuple[FileStamp, ...]  # of the checkpoint
     loss: float
     seconds: float
     progressive: MeanScores | None = None
@@ -116,7 +116,7 @@ def run_stage(
         probe=probed.memory if probed else None,
         probe_newest=probed.newest if probed else None,
     )
-    return FinishedStage((trained.stamp, memory.stamp), metrics)
+    return FinishedStage((*trained.files, memory.stamp), metrics)
 
 
 def missing_groups(records: Collection[StageRecord], block: Block, tasks: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,8 +7,12 @@ from diet_ray.distillation.memory_update import memory_schema, new_reference
 from diet_ray.log.dataset import EncodedLog
 from diet_ray.log.stream.run_log import open_log
 from diet_ray.storage import Folder
-from diet_ray.training.checkpoint import restore_weights
+from diet_ray.training.checkpoints.snapshot import Snapshot
+from diet_ray.training.checkpoints.stored import StoredCheckpoint
+from diet_ray.training.device import default_device
 from diet_ray.training.learning import new_recommender
+from diet_ray.training.parallel.peers import ALONE, Peers
+from diet_ray.training.parallel.recommender import ParallelRecommender
 from diet_ray.training.recommender import Recommender
 
 
@@ -29,19 +33,30 @@ class RunState:
         """Open by URL, as a process of its own does; DataError where `data` holds no log."""
         return cls(open_log(data), Folder.at(run), config)
 
-    def new_reference(self) -> Recommender:
-        """The reference before it has learned anything."""
+    def new_reference(self, peers: Peers = ALONE) -> Recommender:
+        """The reference before it has learned anything; `peers` learn it together."""
         dense = new_reference(self.log, self.config, "reference")
-        return new_recommender(dense, self.log, self.config.dim, self.config.training)
+        training = self.config.training
+        if peers.size == 1:
+            return new_recommender(dense, self.log, self.config.dim, training)
+        return ParallelRecommender(
+            dense,
+            len(self.log.fields),
+            self.config.dim,
+            peers,
+            learning_rate=training.learning_rate,
+            clip_norm=training.clip_norm,
+            device=default_device(),
+        )
 
-    def checkpoint(self, stage: int) -> Recommender:
-        """The reference as it was after `stage`, without its optimisers."""
-        reference = self.new_reference()
-        restore_weights(reference, self.checkpoint_bytes(stage))
-        return reference
+    def checkpoint(self, stage: int) -> Snapshot:
+        """The reference as it was after `stage`, for scoring; it reads the table rows that it meets."""
+        dense = new_reference(self.log, self.config, "reference")
+        stored = self.stored_checkpoint(stage)
+        return Snapshot.of(stored, dense, fields=len(self.log.fields), dim=self.config.dim)
 
-    def checkpoint_bytes(self, stage: int) -> bytes:
-        return self.folder.read(layout.checkpoint(stage))
+    def stored_checkpoint(self, stage: int) -> StoredCheckpoint:
+        return StoredCheckpoint(self.folder, stage)
 
     def memory(self, stage: int) -> Memory | None:
         """The memory after `stage`; None for stage 0."""

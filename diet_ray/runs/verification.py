@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from diet_ray import layout
 from diet_ray.errors import DataError, RunError
+from diet_ray.log.stream.config import StreamConfig
 from diet_ray.runs.records import StageRecord, sha256
 from diet_ray.runs.run import is_removed, parsed_config
 from diet_ray.storage import FileStamp, Folder
+from diet_ray.training.checkpoints.manifest import checkpoint_stages
 
 READERS = 8  # threads that compute checksums
 
@@ -55,7 +58,7 @@ def verify_run(url: str, report: Callable[[int, int], None] = lambda done, files
         faults.append(Fault(0, layout.CONFIG, str(broken)))
     records, broken_records = _records(folder, sha256(content))
     named = [(record.stage, stamp) for record in records for stamp in record.files]
-    check = _Check(folder, config)
+    check = _Check(folder, config, _needed_stages(folder, config, records))
     with ThreadPoolExecutor(READERS) as threads:
         checked = threads.map(lambda each: check(*each), named)
         found = []
@@ -73,9 +76,23 @@ def verify_run(url: str, report: Callable[[int, int], None] = lambda done, files
 _REMOVED = Fault(0, "", "was removed by the policy of the stream")
 
 
+def _needed_stages(folder: Folder, config: dict[str, Any], records: list[StageRecord]) -> frozenset[int]:
+    """Stages whose checkpoints a stream may not remove: others that it keeps build on them."""
+    if not config.get("stream"):
+        return frozenset()
+    keeps = StreamConfig.model_validate(config["stream"]).keeps
+    needed: set[int] = set()
+    for record in records:
+        if keeps(record.stage, records[-1].stage):
+            with suppress(RunError, DataError):  # a manifest that is damaged is a fault of its own
+                needed |= checkpoint_stages(folder, record.stage)
+    return frozenset(needed)
+
+
 class _Check(NamedTuple):
     folder: Folder
     config: dict[str, Any]
+    needed: frozenset[int]  # stages whose checkpoint must be there
 
     def __call__(self, stage: int, stamp: FileStamp) -> Fault | None:
         try:
@@ -83,7 +100,8 @@ class _Check(NamedTuple):
         except FileNotFoundError:
             # Asked only now: a stream that goes on removes files of stages that were the newest before.
             newest = max(stage_numbers(self.folder), default=0)
-            if is_removed(self.folder, self.config, stage, newest, stamp.path):
+            is_needed = stage in self.needed and stamp.path.startswith("reference/")
+            if not is_needed and is_removed(self.folder, self.config, stage, newest, stamp.path):
                 return _REMOVED
             return Fault(stage, stamp.path, "is missing")
         except DataError as outside:

@@ -6,7 +6,7 @@ from diet_ray.models.base import RankingModel
 from diet_ray.models.examples import Examples
 from diet_ray.models.registry import build_model
 from diet_ray.seeding import derived_seed, numpy_generator
-from diet_ray.training.embedding import embed_rows, sample_rows
+from diet_ray.training.embedding import Embedder, embed_rows, sample_rows
 from diet_ray.training.learning import new_recommender
 from diet_ray.training.recommender import Recommender
 
@@ -27,7 +27,7 @@ def candidate_recommender(
     return new_recommender(model, log, dim, training, candidate.learning_rate)
 
 
-def validation_rows(recommender: Recommender, log: PreparedLog, rows: int) -> Examples:
+def validation_rows(recommender: Embedder, log: PreparedLog, rows: int) -> Examples:
     """A sample of the validation block in the recommender's space, the same rows for every candidate."""
     sample = sample_rows(log, log.blocks["validation"], rows, numpy_generator(0, "validation"))
     return embed_rows(recommender, sample)

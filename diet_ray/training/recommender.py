@@ -10,6 +10,7 @@ from diet_ray.errors import DataError
 from diet_ray.models.base import DenseModel, train_mode
 from diet_ray.models.examples import Examples
 from diet_ray.training.optimisers import Adam, SparseAdam
+from diet_ray.training.parallel.peers import ALONE
 from diet_ray.training.tables import Tables
 
 
@@ -18,9 +19,14 @@ class Recommender:
 
     The cost of a step depends on the batch and the dense model only: gradients of the tables are sparse and
     SparseAdam moves only the rows of the batch. Growing copies the tables, once per block. All tables live
-    on one device: beyond its memory (about 1e8 rows of dimension 32 with moments on 80 GB) they must be
-    sharded.
+    on one device: beyond its memory (about 1e8 rows of dimension 32 with moments on 80 GB) they are learned
+    by several processes (training.parallel).
+
+    Attributes:
+        peers: who learns this recommender; most are learned by one process alone.
     """
+
+    peers = ALONE
 
     def __init__(
         self,
@@ -32,6 +38,7 @@ class Recommender:
         dense_rate: float | None = None,
         clip_norm: float = 10.0,
         device: str = "cpu",
+        tables: Tables | None = None,
     ) -> None:
         """Start with empty tables.
 
@@ -43,9 +50,11 @@ class Recommender:
             dense_rate: of Adam over the dense model; the tables' rate where it is None.
             clip_norm: largest joint norm of all gradients.
             device: where everything lives.
+            tables: empty ones; whole tables where it is None.
         """
         self.device = torch.device(device)
-        self.tables, self.dense = Tables(fields, dim).to(self.device), dense.to(self.device)
+        self.tables = (tables or Tables(fields, dim)).to(self.device)
+        self.dense = dense.to(self.device)
         self.table_optimiser = SparseAdam(self.tables.weights(), lr=learning_rate)
         self.dense_optimiser = Adam(dense.parameters(), lr=dense_rate or learning_rate)
         self.clip_norm = clip_norm
@@ -72,7 +81,8 @@ class Recommender:
             DataError: where the loss is not finite.
         """
         train_mode(self.dense, len(id_NF) + (rehearsed.rows if rehearsed is not None else 0))
-        emb_NFD, label_NT, weight_N = self.tables(id_NF), label_NT.float(), None
+        emb_NFD, weight_N = self.tables(id_NF), None
+        label_NT = label_NT.to(emb_NFD.dtype)
         if rehearsed is not None:
             emb_NFD = torch.cat([emb_NFD, rehearsed.emb_NFD])
             per_row = label_NT.new_full((rehearsed.rows,), weight * len(id_NF) / rehearsed.rows)
@@ -94,14 +104,13 @@ class Recommender:
         for weight in self.tables.weights():
             if weight.grad is not None:
                 weight.grad = weight.grad.coalesce()
-        parameters = [*self.dense.parameters(), *self.tables.weights()]
-        values = [_stored_values(p.grad) for p in parameters if p.grad is not None]
-        norm = torch.stack([torch.linalg.vector_norm(part) for part in values]).norm()
+        dense = [p.grad for p in self.dense.parameters() if p.grad is not None]
+        tables = [weight.grad._values() for weight in self.tables.weights() if weight.grad is not None]
+        values, norm = [*dense, *tables], self._norm(dense, tables)
         if norm > self.clip_norm:
             for part in values:
                 part.mul_(self.clip_norm / norm)
 
-
-def _stored_values(gradient: Tensor) -> Tensor:
-    """The stored numbers of a dense or coalesced sparse gradient, as a view."""
-    return gradient._values() if gradient.is_sparse else gradient
+    def _norm(self, dense: list[Tensor], tables: list[Tensor]) -> Tensor:
+        """The joint norm of the gradients of the dense model and of the tables."""
+        return torch.stack([torch.linalg.vector_norm(part) for part in (*dense, *tables)]).norm()

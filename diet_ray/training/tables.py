@@ -14,7 +14,14 @@ INITIAL_DEVIATION = 1e-4  # of embeddings, as in FuxiCTR
 
 
 class Tables(nn.Module):
-    """One embedding table per field; row 0 is out-of-vocabulary."""
+    """One embedding table per field; row 0 is out-of-vocabulary.
+
+    Attributes:
+        first, stride: the ids whose rows are held here are first, first + stride, ...: all of them, except in
+            one of several processes (training.parallel).
+    """
+
+    first, stride = 0, 1
 
     def __init__(self, fields: int, dim: int) -> None:
         super().__init__()
@@ -27,6 +34,10 @@ class Tables(nn.Module):
 
     def weights(self) -> list[nn.Parameter]:
         return list(self.parameters())
+
+    def put(self, field: int, rows: int, weight: Tensor) -> None:
+        """Replace a table by one of `rows` rows; `weight` has those that are held here."""
+        self.weights()[field].data = weight
 
     def forward(self, id_NF: Tensor) -> Tensor:
         """Return embeddings [N, F, D]; an id beyond its table raises torch's IndexError."""
@@ -45,13 +56,15 @@ class Tables(nn.Module):
             DataError: where a table would shrink.
         """
         for field, (weight, count) in enumerate(zip(self.weights(), rows, strict=True)):
-            added = count - weight.shape[0]
-            if added < 0:
-                raise DataError(f"table {field} has {weight.shape[0]} rows, cannot shrink to {count}")
-            new_rows = torch.randn(added, weight.shape[1], generator=draw) * INITIAL_DEVIATION
+            before = self.rows[field]
+            if count < before:
+                raise DataError(f"table {field} has {before} rows, cannot shrink to {count}")
+            # Drawn whole, so that a row is the same however many processes share the table.
+            drawn = torch.randn(count - before, weight.shape[1], generator=draw) * INITIAL_DEVIATION
+            new_rows = drawn[(self.first - before) % self.stride :: self.stride]
             weight.data = torch.cat([weight.data, new_rows.to(weight.device)])
             for name, moment in optimiser.state[weight].items():
                 if torch.is_tensor(moment) and moment.dim():
-                    zeros = moment.new_zeros(added, weight.shape[1])
+                    zeros = moment.new_zeros(new_rows.shape)
                     optimiser.state[weight][name] = torch.cat([moment, zeros])
-            cast(nn.Embedding, self.tables[field]).num_embeddings = count
+            cast(nn.Embedding, self.tables[field]).num_embeddings = len(weight)

@@ -104,7 +104,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Value]], caption: str = "
 
 
 def chart(drawn: alt.Chart | alt.LayerChart, caption: str) -> Chart:
-    return Chart(drawn.to_dict(), caption)
+    return Chart(drawn.to_dict(validate=False), caption)  # its parts were checked as they were made
 
 
 def _cell(value: Value) -> Cell:

@@ -50,7 +50,7 @@ def _row(group: list[StageRecord]) -> list[Value]:
         sum(record.metrics.block_rows for record in group),
         last.metrics.memory.rows,
         size_text(last.memory_stamp().size),
-        size_text(last.checkpoint_stamp().size),
+        size_text(last.checkpoint_bytes),
         f"{np.mean([record.metrics.training_loss for record in group]):.4f}",
         f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else "not optimised",
         f"{seconds:,.0f}",

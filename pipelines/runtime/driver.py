@@ -14,7 +14,7 @@ import ray
 from actors.connection import user_errors
 from actors.distiller import Distiller
 from actors.placement import Plan
-from actors.reference import ReferenceModel
+from actors.reference.choice import reference_actor
 from actors.reservation import CapacityWatch, Reservation
 from actors.restart import restartable
 from actors.scorer import Scorer, ScorerPool
@@ -182,12 +182,12 @@ class Driver:
         self.reservation = Reservation(plan, _warn)
         options = self.reservation.options
         common = (data, url, config.model_dump(mode="json"), plan.threads)
-        self.reference = restartable(ReferenceModel).options(**options(0)).remote(*common)
-        self.distiller = restartable(Distiller).options(**options(1)).remote(*common)
+        self.distiller = restartable(Distiller).options(**options(0)).remote(*common)
         self.scorers = [
-            restartable(Scorer).options(**options(2 + number)).remote(*common, score_cache)
+            restartable(Scorer).options(**options(1 + number)).remote(*common, score_cache)
             for number in range(plan.scorers)
         ]
+        self.reference = reference_actor(plan, *common[:3], options)
         actors = [self.reference, *self.scorers, self.distiller]
         self.watch = CapacityWatch(plan, actors, _warn)
 
@@ -219,18 +219,18 @@ class Driver:
             return None
         started = time.perf_counter()
         if self.reused:
-            stamp, loss = self.reused.copy(stage, self.run)
-            return TrainedBlock(block, stamp, loss, time.perf_counter() - started)
+            files, loss = self.reused.copy(stage, self.run)
+            return TrainedBlock(block, files, loss, time.perf_counter() - started)
         progressive = self.guard.examine(self.reference, block, stage)
 
         def train() -> Trained:
             with shown.bar(f"training {block.name}", block.rows, "rows") as bar:
                 call = self.reference.train.options(num_returns="streaming").remote(stage)
-                stamp, loss = result_of(call, bar.advance)
-            return Trained((stamp,), loss, time.perf_counter() - started)
+                files, loss = result_of(call, bar.advance)
+            return Trained(files, loss, time.perf_counter() - started)
 
-        (stamp,), loss, seconds = trained_once(self.run.folder, stage, block, train)
-        return TrainedBlock(block, stamp, loss, seconds, progressive)
+        trained = trained_once(self.run.folder, stage, block, train)
+        return TrainedBlock(block, *trained, progressive)
 
     def _stage(self, stage: int, trained: TrainedBlock, shown: Bars) -> None:
         block, records = trained.block, self.run.records

@@ -13,6 +13,7 @@ from diet_ray.log.stream.intake import Closed, Intake
 from diet_ray.runs.metrics import StreamMetrics
 from diet_ray.runs.run import Run
 from diet_ray.runs.stage import Budget
+from diet_ray.training.checkpoints.manifest import checkpoint_stages
 from pipelines.runtime.driver import SourceCommit
 
 
@@ -118,7 +119,9 @@ def sweep(run: Run, config: StreamConfig) -> None:
     # A crash may have come between a commit and the sweep after it: also what was too old before.
     recent = range(max(1, newest - config.keep_last - 1), newest)
     old = [stage for stage in recent if not config.keeps(stage, newest)]
-    removed = [layout.stage_folder(part, stage) for stage in old for part in layout.SWEPT_FOLDERS]
+    parts = [part for part in layout.SWEPT_FOLDERS if part != "reference"]
+    removed = [layout.stage_folder(part, stage) for stage in old for part in parts]
+    removed += [layout.stage_folder("reference", stage) for stage in _obsolete_checkpoints(run, config)]
     oldest = max(1, newest - config.keep_last + 1)
     bound = _watermark(run, oldest) - config.lateness * 1000
     for stage in range(oldest, 0, -1):
@@ -130,6 +133,16 @@ def sweep(run: Run, config: StreamConfig) -> None:
     for path in removed:
         if folder.exists(path):
             folder.fs.rm(folder / path, recursive=True)
+
+
+def _obsolete_checkpoints(run: Run, config: StreamConfig) -> list[int]:
+    """Stages whose checkpoint is too old, and that no checkpoint which is kept builds on."""
+    paths = run.folder.fs.ls(run.folder / "reference", detail=False)
+    numbers = (layout.stage_number(path.rsplit("/", 1)[-1]) for path in paths)
+    stored = [stage for stage in numbers if stage is not None and stage <= run.stage]
+    kept = {stage for stage in stored if config.keeps(stage, run.stage)}
+    needed = kept.union(*(checkpoint_stages(run.folder, stage) for stage in kept))
+    return [stage for stage in stored if stage not in needed]
 
 
 def _watermark(run: Run, stage: int) -> int:

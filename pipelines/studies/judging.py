@@ -3,6 +3,7 @@
 import sys
 import time
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -13,7 +14,8 @@ from diet_ray.evaluation.judges.prequential import JUDGES, JudgeSetting, Judging
 from diet_ray.evaluation.judges.record import judged_to_the_end
 from diet_ray.storage import Folder
 from diet_ray.training.candidate_setup import candidate_recommender
-from diet_ray.training.checkpoint import to_bytes
+from diet_ray.training.checkpoints.stored import StoredCheckpoint
+from diet_ray.training.checkpoints.writing import write_checkpoint
 from diet_ray.training.learning import learn_block
 from pipelines.options.judge import Judge
 from pipelines.runtime.candidates import listed
@@ -67,15 +69,16 @@ def judge_all(options: Judge, judges: list[str]) -> int:
     return len(missing)
 
 
-def _reference(folder: Folder, setting: JudgeSetting) -> bytes:
+def _reference(folder: Folder, setting: JudgeSetting) -> StoredCheckpoint:
     """The checkpoint of a model that has learned all history; trained where it is not there yet."""
+    own = Folder.at(folder / layout.TRUTH_REFERENCE)
     if not folder.exists(layout.TRUTH_REFERENCE_COST):
         console.print("training the reference")
         started = time.process_time()
         reference = candidate_recommender(REFERENCE, 0, setting.log, setting.dim, setting.training)
         for block in setting.log.history:
             learn_block(reference, setting.log, block, setting.training, 0)
-        folder.write(layout.TRUTH_REFERENCE, to_bytes(reference))
+        write_checkpoint(own, 1, reference, [np.empty(0, np.int64) for _ in reference.tables.rows])
         cost = {"config": REFERENCE.model_dump(mode="json"), "seconds": time.process_time() - started}
         folder.write_json(layout.TRUTH_REFERENCE_COST, cost)
-    return folder.read(layout.TRUTH_REFERENCE)
+    return StoredCheckpoint(own, 1)

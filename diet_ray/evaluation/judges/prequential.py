@@ -21,7 +21,8 @@ from diet_ray.log.dataset import PreparedLog
 from diet_ray.seeding import torch_generator
 from diet_ray.strict import Strict
 from diet_ray.training.candidate_setup import candidate_recommender
-from diet_ray.training.checkpoint import restore_tables
+from diet_ray.training.checkpoints.restoring import restore_tables
+from diet_ray.training.checkpoints.stored import StoredCheckpoint
 
 Tables = Literal["own", "mixed", "inherited"]
 
@@ -73,7 +74,7 @@ class JudgeSetting(NamedTuple):
     log: PreparedLog
     dim: int
     training: TrainingConfig
-    checkpoint: bytes | None = None  # the newest of the reference
+    checkpoint: StoredCheckpoint | None = None  # the newest of the reference
 
 
 class Judging:

@@ -9,12 +9,13 @@ import torch
 
 from diet_ray.errors import RunError
 from diet_ray.seeding import torch_generator
-from diet_ray.training.checkpoint import restore_tables
+from diet_ray.training.checkpoints.restoring import restore_tables
+from diet_ray.training.checkpoints.stored import StoredCheckpoint
 from diet_ray.training.recommender import Recommender
 from diet_ray.training.tables import INITIAL_DEVIATION
 
 
-def mixed_tables(recommender: Recommender, checkpoint: bytes, share: float, seed: int) -> None:
+def mixed_tables(recommender: Recommender, checkpoint: StoredCheckpoint, share: float, seed: int) -> None:
     """Set the tables to `share` x the reference's + (1 - `share`) x fresh ones, with fresh moments.
 
     A share of 0 is a fresh table of the reference's size, a share of 1 the reference's table without the
@@ -35,7 +36,7 @@ def mixed_tables(recommender: Recommender, checkpoint: bytes, share: float, seed
             recommender.table_optimiser.state.pop(weight, None)
 
 
-def need_checkpoint(judge: str, checkpoint: bytes | None) -> bytes:
+def need_checkpoint(judge: str, checkpoint: StoredCheckpoint | None) -> StoredCheckpoint:
     """The checkpoint; RunError where a judge that needs one has none."""
     if checkpoint is None:
         raise RunError(f"judge {judge} needs a committed checkpoint of the reference")

@@ -34,12 +34,11 @@ def judge_memory(evaluator: Evaluator, seeds: int) -> Evidence | None:
     """
     log, state = evaluator.log, evaluator.state
     stage, block = len(log.history), log.blocks["subsequent"]
-    sample, checkpoint = probe_rows(log, block), state.checkpoint_bytes(stage)
-    dim, training = state.config.dim, state.config.training
+    sample, checkpoint, dim = probe_rows(log, block), state.stored_checkpoint(stage), state.config.dim
 
     def probed(method: Method) -> list[Array]:
         return [
-            probe_logits(evaluator.reduced_rows(method, seed), checkpoint, log, sample, dim, training, seed)
+            probe_logits(evaluator.reduced_rows(method, seed), checkpoint, log, sample, dim, seed)
             for seed in range(seeds)
         ]
 

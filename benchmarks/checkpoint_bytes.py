@@ -1,0 +1,116 @@
+"""What a stream's checkpoints write and read: micro-blocks over a million ids.
+
+    python -m benchmarks.checkpoint_bytes --out checkpoint_bytes.json
+
+Ids are Zipf, rows are learned by a small DCN. Per stage: bytes written over those of the touched rows with
+their moments, and over the whole state in one file as version 0.1 wrote it. At the end: whether restoring is
+the same to the bit, and how long it takes, and how long a scorer of one more block reads.
+"""
+
+import json
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+
+from diet_ray.models.registry import ModelConfig, build_model
+from diet_ray.storage import Folder
+from diet_ray.training.checkpoints.manifest import FullEvery, Manifest
+from diet_ray.training.checkpoints.restoring import restore
+from diet_ray.training.checkpoints.stored import StoredCheckpoint
+from diet_ray.training.checkpoints.writing import write_checkpoint
+from diet_ray.training.recommender import Recommender
+
+FIELDS, TASKS = 4, 1
+
+
+@dataclass
+class Settings:
+    stages: int = 50
+    ids: int = 1_000_000
+    rows: int = 30_000
+    dim: int = 32
+    every: FullEvery = "auto"
+    out: Path | None = None
+
+
+@dataclass
+class Stage:
+    full: bool
+    touched_mb: float
+    written_mb: float
+    seconds: float
+
+
+def learner(dim: int) -> Recommender:
+    dense = build_model(ModelConfig(name="dcn"), fields=FIELDS, dim=dim, tasks=TASKS, seed=0)
+    return Recommender(dense, FIELDS, dim)
+
+
+def measure(settings: Settings, folder: Folder) -> dict[str, object]:
+    draw, model = np.random.default_rng(0), learner(settings.dim)
+    sizes = tuple(int(settings.ids * share) for share in (0.6, 0.3, 0.09, 0.01))
+    model.grow(sizes, torch.Generator().manual_seed(0))
+    touched: list[np.ndarray] = [np.arange(rows) for rows in sizes]
+    stages: list[Stage] = []
+    for stage in range(1, settings.stages + 2):
+        id_NF = np.stack([draw.zipf(1.2, settings.rows) % rows for rows in sizes], 1)
+        for ids in torch.from_numpy(id_NF).split(4096):
+            model.step(ids, torch.rand(len(ids), TASKS))
+        if stage > 1:
+            touched = [np.unique(id_NF[:, field]) for field in range(FIELDS)]
+        started = time.perf_counter()
+        stamps = write_checkpoint(folder, stage, model, touched, settings.every)
+        seconds = time.perf_counter() - started
+        manifest = Manifest.read(folder, stage)
+        assert manifest
+        dense = manifest.dense.size
+        own = 3 * 4 * settings.dim * sum(map(len, touched)) + dense
+        written = sum(stamp.size for stamp in stamps)
+        stages.append(Stage(not manifest.increments, own / 1e6, written / 1e6, round(seconds, 3)))
+    restored = learner(settings.dim)
+    started = time.perf_counter()
+    restore(restored, StoredCheckpoint(folder, settings.stages + 1))
+    restoring = time.perf_counter() - started
+    same = all(
+        torch.equal(ours, theirs)
+        and torch.equal(
+            model.table_optimiser.state[ours]["exp_avg"], restored.table_optimiser.state[theirs]["exp_avg"]
+        )
+        for ours, theirs in zip(model.tables.weights(), restored.tables.weights(), strict=True)
+    )
+    started = time.perf_counter()
+    opened = StoredCheckpoint(folder, settings.stages + 1)
+    for field in range(FIELDS):
+        opened.rows(field, touched[field])
+    reading = time.perf_counter() - started
+    after, increments = stages[1:], [stage for stage in stages[1:] if not stage.full]
+    whole = stages[0].written_mb
+    total, own_total = (sum(getattr(s, name) for s in after) for name in ("written_mb", "touched_mb"))
+    return {
+        "worst_increment_over_touched": max(s.written_mb / s.touched_mb for s in increments),
+        "all_over_touched": total / own_total,
+        "all_over_whole_every_stage": total / (whole * len(after)),
+        "full": sum(stage.full for stage in after),
+        "whole_mb": whole,
+        "same_after_restoring": same,
+        "seconds_restoring": restoring,
+        "seconds_reading_one_block": reading,
+        "stages": [asdict(stage) for stage in stages],
+    }
+
+
+def main(settings: Settings) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(settings, Folder.at(folder))
+    print(json.dumps({key: value for key, value in found.items() if key != "stages"}, indent=1))
+    if settings.out:
+        settings.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))
