@@ -40,7 +40,7 @@ from diet_ray.log.dataset import FORMAT, MANIFEST, Block, Part, PreparedLog, pla
 from diet_ray.models.examples import Examples, predict
 from diet_ray.runs.state import RunState
 from diet_ray.storage import Folder
-from diet_ray.training.checkpoints.writing import write_checkpoint
+from diet_ray.training.checkpoints.writing import write_checkpoint as write_state
 from diet_ray.training.embedding import embed_rows
 
 FIELDS = tuple(f"field_{number}" for number in range(12))
@@ -104,7 +104,7 @@ def write_checkpoints(state: RunState, stages: int) -> None:
     reference = state.new_reference()
     reference.grow((IDS,) * len(FIELDS), torch.Generator().manual_seed(0))
     for stage in range(1, stages + 1):
-        write_checkpoint(state.folder, stage, reference, [np.empty(0, np.int64) for _ in state.log.fields])
+        write_state(state.folder, stage, reference, [], every=1)
 
 
 def directions(state: RunState) -> list[ProxyDirection]:

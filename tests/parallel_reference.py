@@ -15,8 +15,7 @@ import torch
 import torch.distributed as dist
 
 from diet_ray.config import ReferenceConfig, RunConfig
-from diet_ray.distillation.replicas import averaged
-from diet_ray.distillation.unroll import Adam, MetaGradient, meta_gradient
+from diet_ray.distillation.unroll import Adam, MetaGradient, averaged, meta_gradient
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import Examples, dense_params, loss_of
 from diet_ray.models.registry import ModelConfig, build_model

@@ -105,8 +105,8 @@ def test_increments_hold_the_touched_rows_and_restore_to_the_whole_at_every_stag
 def test_a_stream_writes_what_it_touched(every: Any) -> None:
     """Per stage at most twice the bytes of the touched rows; with the full checkpoints, too, where auto."""
     folder, learner, dim = in_memory(), recommender(), 4
-    learner.grow((4000, 40, 9), torch.Generator().manual_seed(0))
-    write_checkpoint(folder, 1, learner, learned(learner, 0, (4000, 40, 9)))
+    learner.grow((1500, 40, 9), torch.Generator().manual_seed(0))
+    write_checkpoint(folder, 1, learner, learned(learner, 0, (1500, 40, 9)))
     row_bytes, touched_bytes, written, fulls = 3 * 4 * dim, 0, 0, 0
     draw = np.random.default_rng(0)
     for stage in range(2, 52):

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from diet_ray.distillation.replicas import averaged
-from diet_ray.distillation.unroll import MetaGradient
+from diet_ray.distillation.unroll import MetaGradient, averaged
 from diet_ray.runs.reference import ReferenceTrainer
 from diet_ray.storage import FileStamp
 from diet_ray.training.checkpoints.restoring import restore

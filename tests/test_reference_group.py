@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from actors.placement import Claim, ResourceConfig
 from actors.progress import Event
-from actors.reference_group import GroupSetting, Order, ReferenceGroup, work
+from actors.reference.group import GroupSetting, Order, ReferenceGroup, work
 from diet_ray.errors import DataError, ResourceError
 from diet_ray.runs.reference import ReferenceTrainer
 from diet_ray.runs.run import Run
@@ -108,8 +108,8 @@ def test_a_worker_carries_out_orders_as_the_one_reference_does(
 ) -> None:
     """Also after an order that failed, and one whose checkpoint others wrote."""
     log = write_distinct_blocks(tmp_path / "log")
-    monkeypatch.setattr("actors.reference_group.ray.get", lambda value: value)
-    monkeypatch.setattr("actors.reference_group.REPORT_EVERY", 100)
+    monkeypatch.setattr("actors.reference.group.ray.get", lambda value: value)
+    monkeypatch.setattr("actors.reference.group.REPORT_EVERY", 100)
     place = (str(tmp_path / "log"), str(tmp_path / "run"), SMALL.model_dump(mode="json"))
     desk = Orders(
         Order(1, "train", 2),  # there is no checkpoint of stage 1 yet

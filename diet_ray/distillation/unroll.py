@@ -1,6 +1,7 @@
 """The inner loop and the meta-gradient through its last steps (eqs. 18-19; RaT-BPTT, arXiv 2311.07025).
 
-Shape suffixes: N rows, M rows of one inner loop, S inner steps, B inner batch.
+Shape suffixes: N rows, U distinct rows of all replicas, M rows of one inner loop, S inner steps, B inner
+batch.
 """
 
 from typing import NamedTuple, Protocol
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diet_ray.models.examples import Examples, LossPerExample, Params
+from diet_ray.training.parallel.peers import Peers
 
 State = dict[str, tuple[Tensor, ...]]
 
@@ -136,3 +138,29 @@ def meta_gradient(
     emb_grad, logit_grad = torch.autograd.grad(outer, (emb, logit))
     window_M = local_SB[untracked:].unique()
     return MetaGradient(rows_M[window_M], emb_grad[window_M], logit_grad[window_M], outer.item())
+
+
+def averaged(own: MetaGradient, weight: float, peers: Peers) -> MetaGradient:
+    """The weighted mean of the replicas' meta-gradients, the same in each of them, bit for bit.
+
+    Where replicas share an inner loop and each has a part of the targets, weighted by its share
+    (`Peers.share`), it is the meta-gradient over all targets. Where each has an inner loop of its own, it is
+    the gradient of their mean outer loss. A row that a replica did not draw has the gradient 0 there.
+
+    Args:
+        own: of this replica.
+        weight: of this replica in the mean; all weights sum to 1.
+        peers: all replicas call this together. Traffic grows with the drawn rows, not with the memory.
+    """
+    device = own.rows_N.device
+    sent = (own.rows_N.cpu(), own.emb_NFD.cpu(), own.logit_NT.cpu(), own.outer_loss, weight)
+    everyone = peers.gather(sent)
+    rows_U = torch.cat([rows_N for rows_N, *_ in everyone]).unique()
+    emb = own.emb_NFD.new_zeros(len(rows_U), *own.emb_NFD.shape[1:], device="cpu")
+    logit = own.logit_NT.new_zeros(len(rows_U), *own.logit_NT.shape[1:], device="cpu")
+    for rows_N, emb_NFD, logit_NT, _, share in everyone:
+        place_N = torch.searchsorted(rows_U, rows_N)
+        emb[place_N] += share * emb_NFD
+        logit[place_N] += share * logit_NT
+    outer = sum(share * outer_loss for *_, outer_loss, share in everyone)
+    return MetaGradient(rows_U.to(device), emb.to(device), logit.to(device), outer)

@@ -26,8 +26,8 @@ from diet_ray.models.examples import Examples, Params, dense_params, loss_of
 from diet_ray.runs.metrics import MemoryMetrics
 from diet_ray.runs.state import RunState
 from diet_ray.storage import FileStamp
+from diet_ray.training.checkpoints.snapshot import Snapshot
 from diet_ray.training.device import peak_bytes, reset_peak
-from diet_ray.training.embedding import Embedder
 
 PIECE = 65_536  # rows of an old memory that are weighed together; a multiple of influence.CHUNK
 
@@ -42,8 +42,8 @@ class DistilledMemory(NamedTuple):
 class _Beginning(NamedTuple):
     """What a stage begins with."""
 
-    reference: Embedder
-    previous: Embedder | None
+    reference: Snapshot
+    previous: Snapshot | None
     stored: Memory | None  # of the stage before
     old: Memory | None  # the same realigned; None where nothing is kept
 
@@ -60,7 +60,7 @@ class StageMemory:
         self._stage, self._newest = 0, 0
         self._beginning: _Beginning | None = None
         self._fused: Memory | None = None
-        self._kept: tuple[int, Embedder, Memory] | None = None  # stage, its checkpoint and its memory
+        self._kept: tuple[int, Snapshot, Memory] | None = None  # stage, its checkpoint and its memory
 
     def old_pieces(self, stage: int) -> list[Examples]:
         """The old rows to be weighed (eq. 10), realigned, PIECE at a time, on the CPU."""
@@ -139,7 +139,7 @@ class StageMemory:
         state = self.state
         reference = state.checkpoint(stage)
         kept, self._kept = self._kept, None
-        previous: Embedder | None
+        previous: Snapshot | None
         stored: Memory | None
         if kept and kept[0] == stage - 1:
             _, previous, stored = kept

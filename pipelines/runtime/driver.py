@@ -14,7 +14,7 @@ import ray
 from actors.connection import user_errors
 from actors.distiller import Distiller
 from actors.placement import Plan
-from actors.reference_choice import reference_actor
+from actors.reference.choice import reference_actor
 from actors.reservation import CapacityWatch, Reservation
 from actors.restart import restartable
 from actors.scorer import Scorer, ScorerPool

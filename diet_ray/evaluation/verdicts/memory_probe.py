@@ -34,8 +34,7 @@ def judge_memory(evaluator: Evaluator, seeds: int) -> Evidence | None:
     """
     log, state = evaluator.log, evaluator.state
     stage, block = len(log.history), log.blocks["subsequent"]
-    sample, checkpoint = probe_rows(log, block), state.stored_checkpoint(stage)
-    dim = state.config.dim
+    sample, checkpoint, dim = probe_rows(log, block), state.stored_checkpoint(stage), state.config.dim
 
     def probed(method: Method) -> list[Array]:
         return [

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from actors.placement import Plan
-from actors.reference import ReferenceModel
-from actors.reference_group import GroupSetting, ReferenceGroup
+from actors.reference.group import GroupSetting, ReferenceGroup
+from actors.reference.model import ReferenceModel
 from actors.restart import restartable
 
 START_S = 60.0
