@@ -1,6 +1,7 @@
 """What do derivatives of each row's loss along directions cost, next to other ways to the same numbers?
 
-    $ python benchmarks/influence.py --dattri PATH/site-packages --out docs/influence-speed.json
+    $ python benchmarks/influence.py --out docs/influence-speed.json
+    $ python benchmarks/influence.py --models dcn --few 2 --dattri VENV/lib/python3.11/site-packages
 
 CPU seconds per row in one process on one thread, medians of repeats that take turns, as ratios to a forward
 pass without a graph. Where per-example gradients are formed, fewer rows fill the memory; they are timed on
@@ -37,11 +38,11 @@ FURTHER = 4  # directions beyond the first
 class Options:
     models: tuple[str, ...] = tuple(ARCHITECTURES)
     """Architectures with their default sizes."""
-    rows: int = 256
+    rows: int = 512
     """Target rows, and rows per pass."""
     few: int = 8
     """Target and source rows where gradients of single rows are formed."""
-    repeats: int = 9
+    repeats: int = 7
     """Of ways that take all target rows."""
     slow_repeats: int = 1
     """Of ways that form gradients of single rows."""

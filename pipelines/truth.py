@@ -16,7 +16,7 @@ from diet_ray.evaluation.full_training import FullTraining, row_arrays, train_fu
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.log.split import EarlierLog
 from diet_ray.models.registry import ARCHITECTURES
-from diet_ray.storage import Folder
+from diet_ray.storage import Folder, file_at
 from pipelines.options.truth import Truth
 from pipelines.runtime.command import run_command
 from pipelines.runtime.progress import console
@@ -47,6 +47,8 @@ def train_all(options: Truth) -> pd.DataFrame:
     log = _log(options.data, options.split)
     folder, training = Folder.at(options.out), TrainingConfig()
     _claim(folder, options, log, training)
+    if options.known:
+        _take_known(folder, options.known)
     torch.set_num_threads(THREADS)
     candidates = narrow_candidates(options.each)
     due = [(name, seed) for seed in range(options.seeds) for name in candidates]
@@ -106,6 +108,22 @@ def _claim(folder: Folder, options: Truth, log: PreparedLog, training: TrainingC
         raise RunError(
             f"{folder.root} holds trainings of another log or with other settings; choose another --out"
         )
+
+
+def _take_known(folder: Folder, file: str) -> None:
+    """Put the records of a published experiment into the folder, those that it lacks.
+
+    Raises:
+        ConfigError: the file is of another log, of other settings, or of no experiment at all.
+    """
+    place, name = file_at(file, "truth.json")
+    known = place.read_json(name)
+    if not isinstance(known, dict) or known.get("settings") != folder.read_json(layout.SETTINGS):
+        raise ConfigError(f"--known {file} is not of this log, this split and these settings")
+    for record in known["full_trainings"]:
+        path = layout.full_training(record["candidate"], record["seed"])
+        if not folder.exists(path):
+            folder.write_json(path, record)
 
 
 def _keep(folder: Folder, name: str, candidate: CandidateConfig, seed: int, trained: FullTraining) -> None:

@@ -1,5 +1,6 @@
 """Full trainings that a search is held against: as the method `full`, resumable, on two splits."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from diet_ray.evaluation.full_training import train_fully
 from diet_ray.log.batches import joined
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.log.split import EarlierLog
-from pipelines.judge import Judge, judge_all
+from pipelines.studies.judging import Judge, judge_all
 from pipelines.studies.ranked_candidates import LARGEST, NARROW_RATES, multiply_adds, narrow_candidates
 from pipelines.truth import Truth, train_all
 
@@ -78,6 +79,15 @@ def test_truth_and_judges_resume(drift_log: str, tmp_path: Path) -> None:
     assert rows["test"].shape == (PreparedLog.open(drift_log).blocks["test"].rows, 3)
     with pytest.raises(RunError, match="another log or with other settings"):
         train_all(Truth(data=drift_log, out=out, each=1, dim=4))
+    known = {"settings": json.loads((tmp_path / "truth/settings.json").read_text())}
+    known["full_trainings"] = [json.loads(kept)]
+    (tmp_path / "known.json").write_text(json.dumps(known))
+    other = Truth(data=drift_log, out=str(tmp_path / "other"), each=1, dim=8)
+    taken = dataclasses.replace(other, known=str(tmp_path / "known.json"))
+    assert train_all(taken)["seconds"][0] == json.loads(kept)["seconds"]  # not trained again
+    assert not (tmp_path / "other/rows/dcn-00-0.npz").exists()
+    with pytest.raises(ConfigError, match="is not of this log"):
+        train_all(dataclasses.replace(taken, out=str(tmp_path / "third"), dim=4))
     judge = Judge(truth=out, data=drift_log)
     assert judge_all(judge, ["cold", "mixed"]) == 10 and judge_all(judge, ["cold", "mixed"]) == 0
     record = json.loads((tmp_path / "truth/judged/mixed/dcn-00-0.json").read_text())

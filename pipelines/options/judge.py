@@ -30,6 +30,6 @@ class Judge:
     """Block of the truth. Choose judges on the validation block alone; the test block decides once."""
 
     def __call__(self) -> None:
-        from pipelines.judge import execute
+        from pipelines.studies.judging import execute
 
         execute(self)

@@ -30,6 +30,8 @@ class Truth:
     """newest: the blocks of the log; earlier: one block earlier (diet_ray/log/split.py)."""
     dim: int = 32
     """Dimension of an embedding."""
+    known: str | None = None
+    """A JSON file of full trainings of the same log (docs/globo-truth.json) that need not be repeated."""
 
     def __call__(self) -> None:
         from pipelines.truth import execute

@@ -19,7 +19,6 @@ from diet_ray.training.checkpoints.writing import write_checkpoint
 from diet_ray.training.learning import learn_block
 from pipelines.options.judge import Judge
 from pipelines.runtime.candidates import listed
-from pipelines.runtime.command import run_command
 from pipelines.runtime.progress import console
 from pipelines.runtime.run_access import write_table
 from pipelines.studies.judge_table import FEWEST, judge_table
@@ -83,7 +82,3 @@ def _reference(folder: Folder, setting: JudgeSetting) -> StoredCheckpoint:
         cost = {"config": REFERENCE.model_dump(mode="json"), "seconds": time.process_time() - started}
         folder.write_json(layout.TRUTH_REFERENCE_COST, cost)
     return StoredCheckpoint(own, 1)
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(Judge, "diet-ray judge"))
