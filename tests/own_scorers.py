@@ -10,7 +10,17 @@ import torch
 
 from actors.scorer import Scorer
 from diet_ray.distillation.scored_rows import ScoredPart, Span
-from diet_ray.training.recommender import Recommender
+from diet_ray.training.checkpoints.snapshot import MetRows, Snapshot
+
+
+class DoubleRows(MetRows):
+    """Gives rows in float64."""
+
+    def __init__(self, met: MetRows) -> None:
+        self.met, self.rows = met, met.rows
+
+    def __call__(self, id_NF: torch.Tensor) -> torch.Tensor:
+        return self.met(id_NF).double()
 
 
 class DoubleScorer(Scorer):
@@ -20,11 +30,9 @@ class DoubleScorer(Scorer):
         super().__init__(*arguments)
         torch.set_default_dtype(torch.float64)
 
-    def checkpoint(self, stage: int) -> Recommender:
-        recommender = super().checkpoint(stage)
-        recommender.tables.double()
-        recommender.dense.double()
-        return recommender
+    def checkpoint(self, stage: int) -> Snapshot:
+        snapshot = self.state.checkpoint(stage)
+        return snapshot._replace(dense=snapshot.dense.double(), tables=DoubleRows(snapshot.tables))
 
 
 class NotedScorer(Scorer):

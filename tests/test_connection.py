@@ -233,7 +233,7 @@ def test_a_small_log_is_prepared_in_this_process_and_a_large_one_over_a_cluster(
     options = Prepare(str(tmp_path / "shop.yaml"), str(tmp_path / "out"), str(source))
     size = sum(file.stat().st_size for file in source.iterdir())
     monkeypatch.setattr("pipelines.prepare.IN_PROCESS_BYTES", size - 1)
-    with pytest.raises(AssertionError, match="was called with"):
+    with pytest.raises(ResourceError, match="was called with"):
         options()
     monkeypatch.setattr("pipelines.prepare.IN_PROCESS_BYTES", size)
     options()

@@ -129,9 +129,9 @@ def test_an_exported_model_without_an_auc_reads_back(drift_log: str, tmp_path: P
         assert torch.equal(own, other)
 
 
-def test_cells_without_an_auc_are_tables_of_numbers() -> None:
+def test_cells_without_an_auc_are_tables_of_numbers(run_dir: str) -> None:
     cell = {"method": "diet", "candidate": "dcn", "seed": 0, "logloss": 0.5, "rehearsal_weight": None}
-    table = _table([{**cell, "auc": None, "auc_before": None}])
+    table = _table(Folder.at(run_dir), [{**cell, "auc": None, "auc_before": None}])
     assert (
         table["auc"].isna().all()
         and table[["auc", "auc_before", "rehearsal_weight"]].dtypes.eq("float64").all()

@@ -167,7 +167,7 @@ def test_influence_through_actors_is_that_of_per_sample_gradients(
     alignment_NP = np.concatenate([part.alignment_NP for part in fetched(aligned)])
     reference = state.checkpoint(STAGE)
     rows = joined(list(state.log.chunks(pool.block)))
-    emb_NFD = reference.tables.double()(torch.tensor(rows.id_NF).long()).detach()
+    emb_NFD = reference.tables(torch.tensor(rows.id_NF).long()).double()
     targets = Examples(emb_NFD, predict(reference.dense.double(), emb_NFD).sigmoid())
     for proxy, alignment_N in zip(proxies, alignment_NP.T, strict=True):
         summed = per_example_gradients(proxy, examples).sum(0)

@@ -36,8 +36,8 @@ def load_memory(run: str, stage: int | None = None) -> pa.Table:
         >>> memory = diet_ray.load_memory("runs/demo")
         >>> memory.column_names
         ['embedding', 'logits', 'stage', 'label_group', 'influence']
-        >>> sorted(set(memory["stage"].to_pylist()))  # the stages whose blocks the rows were selected from
-        [1, 2, 3]
+        >>> max(memory["stage"].to_pylist())  # the newest stage from whose block rows were selected
+        3
         >>> diet_ray.load_memory("runs/demo", stage=1).num_rows < memory.num_rows
         True
     """

@@ -13,9 +13,9 @@ class Predict:
     $ diet-ray predict --model models/best --source clicks/ --out scores.parquet --keep user_id,item_id
 
     Files are of any format that `prepare` reads; rows need the columns that the fields are made of, and no
-    labels. OUT is a Parquet file with a probability per task and a row per row of the source, in its order
-    (files by name), written whole or not at all. Rows that cannot be read end the command, or have no scores
-    where the log's schema says `malformed: quarantine`.
+    labels. OUT is a Parquet file with a probability per task for each row, files in the order of their names;
+    it is written whole or not at all. Rows that cannot be read end the command, or have no scores where the
+    log's schema says `malformed: quarantine`.
     """
 
     model: str

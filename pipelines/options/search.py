@@ -26,7 +26,7 @@ class Search:
     Judges: cold, empty tables; mixed, tables half reference, half fresh; warm, the reference's tables; early,
     the oldest block; users, an eighth of the users from the start. Each learns real rows and is scored on
     them before it learns them.
-    --judges memory trains on the memory alone, which is cheaper and does not rank good candidates.
+    --judges memory trains on the memory alone: cheaper, but no judge of good ones.
 
     Writes RUN/search/results.parquet, one row per trial, best.yaml, which `evaluate` and `train` take, and
     tensorboard/ (to view it: `pip install tensorboard`).
