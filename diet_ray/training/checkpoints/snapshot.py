@@ -62,7 +62,7 @@ class _Field:
     def __init__(self, stored: StoredCheckpoint, field: int, device: torch.device) -> None:
         self.stored, self.field, self.device = stored, field, device
         self.id_K = np.empty(0, np.int64)
-        self.weight_KD = torch.empty(0, stored.dim, device=device)
+        self.weight_KD = torch.empty(0, stored.dim, dtype=torch.float32, device=device)
 
     def __call__(self, id_N: NDArray[np.int64]) -> Tensor:
         place_N = np.searchsorted(self.id_K, id_N)

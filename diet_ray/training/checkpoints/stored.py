@@ -82,7 +82,7 @@ class StoredCheckpoint:
             RunError: where a file is damaged, or no file has a row.
         """
         kinds = ("", *(f".{name}" for name in MOMENTS)) if moments else ("",)
-        read = {kind: torch.zeros(len(id_K), self.dim) for kind in kinds}
+        read = {kind: torch.zeros(len(id_K), self.dim, dtype=torch.float32) for kind in kinds}
         open_K = np.arange(len(id_K))
         for part in self._parts[field]:
             if not len(open_K):
