@@ -15,7 +15,6 @@ from diet_ray.strict import Strict
 
 DISTILLERS = 1
 
-GPUS_PER_REFERENCE_WORKER = 4  # by default: the others score
 MOST_CPU_SCORERS = 8  # by default, on a cluster without GPUs
 RESOLUTION = 10_000  # Ray counts shares of a device in ten-thousandths
 TASKS_PER_GPU = 4  # cells and trials: a candidate's dense part and a batch are small
@@ -28,9 +27,9 @@ class ResourceConfig(Strict):
 
     scorers: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Number of scoring actors."""
-    reference_workers: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """Workers that learn the reference together, by Ray Train where they are several; auto: one, and one more
-    for every four GPUs after the first four. The memory is the same bit for bit on the same number."""
+    reference_workers: Annotated[int, Field(ge=1)] = 1
+    """Workers that learn the reference together, by Ray Train where they are several. The memory is the same
+    bit for bit on the same number."""
     full_checkpoint_every: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Of how many checkpoints of the reference one is full, and no increment over the one before; auto: when
     the increments since the last full one have as many rows as it."""
@@ -133,8 +132,6 @@ def plan(nodes: Sequence[Node], requested: ResourceConfig) -> Plan:
     """
     cpus, gpus = int(sum(node.cpus for node in nodes)), int(sum(node.gpus for node in nodes))
     workers = requested.reference_workers
-    if workers == "auto":
-        workers = _reference_workers(gpus, requested)
     scorers = _scorers(cpus, gpus, workers) if requested.scorers == "auto" else requested.scorers
     actors = scorers + workers + DISTILLERS
     num_gpus = gpu_share(gpus, actors) if requested.num_gpus == "auto" else requested.num_gpus
@@ -177,13 +174,6 @@ def task_claim(nodes: Iterable[Node], cpus: float = 1.0, gpus: float | None = No
     if gpus is None:
         gpus = 1 / TASKS_PER_GPU if any(node.gpus >= 1 for node in nodes) else 0.0
     return Claim(cpus, gpus)
-
-
-def _reference_workers(gpus: int, requested: ResourceConfig) -> int:
-    """One where workers would have to share GPUs, which their collective operations cannot."""
-    scorers = 1 if requested.scorers == "auto" else requested.scorers
-    whole = requested.num_gpus == "auto" or requested.num_gpus >= 1
-    return max(1, min(gpus // GPUS_PER_REFERENCE_WORKER, gpus - DISTILLERS - scorers)) if whole else 1
 
 
 def _scorers(cpus: int, gpus: int, workers: int) -> int:

@@ -93,14 +93,14 @@ def test_two_gpus_hold_three_actors_as_halves() -> None:
 
 @pytest.mark.parametrize(
     ("gpus", "scorers", "share"),
-    [(0, 8, 0), (1, 1, 0.3333), (2, 1, 0.5), (3, 1, 1), (4, 2, 1), (8, 5, 1), (16, 11, 1)],
+    [(0, 8, 0), (1, 1, 0.3333), (2, 1, 0.5), (3, 1, 1), (4, 2, 1), (8, 6, 1), (16, 14, 1)],
 )
 def test_the_default_takes_a_device_per_actor_where_there_are_enough(
     gpus: int, scorers: int, share: float
 ) -> None:
     chosen = plan([Node(64, gpus)], ResourceConfig())
     assert (chosen.scorers, chosen.claim.gpus) == (scorers, share)
-    assert chosen.reference_workers == max(1, gpus // 4)
+    assert chosen.reference_workers == 1
 
 
 def test_workers_of_a_reference_have_whole_gpus_and_a_reservation_of_their_own() -> None:
@@ -109,9 +109,6 @@ def test_workers_of_a_reference_have_whole_gpus_and_a_reservation_of_their_own()
     assert chosen.roles() == [("reference model", 4), ("scorer", 3), ("distiller", 1)]
     alone = plan([Node(64, 8)], ResourceConfig(reference_workers=1))
     assert (alone.scorers, alone.actors, alone.reserved) == (6, 8, 8)
-    # Where the others leave no whole GPU to a second worker there is one.
-    assert plan([Node(64, 8)], ResourceConfig(scorers=20)).reference_workers == 1
-    assert plan([Node(64, 8)], ResourceConfig(num_gpus=0.5)).reference_workers == 1
     with pytest.raises(
         ResourceError, match=r"2 resources\.reference_workers need a whole GPU each, not 0\.5"
     ):
