@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,kafka,optuna]'
 	touch $@
 
-# A generated log, its memory, and what candidates learn from it: two minutes on two cores.
+# A generated log, its memory, and what candidates learn from it: a few minutes on two cores.
 demo: setup
 	rm -rf $(DEMO)
 	$(BIN)/diet-ray prepare --dataset drift --drift.rows 60000 --out $(DEMO)/log
