@@ -9,7 +9,6 @@ from diet_ray.log.schema import LogSchema, parse_schema
 from diet_ray.storage import Folder
 from diet_ray.strict import differences
 
-MANIFEST = "stream.json"
 FORMAT = 1
 
 
@@ -21,8 +20,8 @@ class StreamLog(EncodedLog):
         """Start a stream or open it again; DataError where it was created with a different schema."""
         names = {"name": schema.name, "fields": schema.field_names, "tasks": schema.task_names}
         manifest = {"format": FORMAT, **names, "schema": schema.plain()}
-        if not folder.exists(MANIFEST):
-            folder.write_json(MANIFEST, manifest)
+        if not folder.exists(layout.STREAM_MANIFEST):
+            folder.write_json(layout.STREAM_MANIFEST, manifest)
         log = cls.open(folder)
         # malformed may change: a row that stops the stream can be quarantined after a restart.
         requested = {**schema.plain(), "malformed": log.schema.malformed}
@@ -35,10 +34,10 @@ class StreamLog(EncodedLog):
 
     @classmethod
     def open(cls, folder: Folder) -> "StreamLog":
-        manifest = folder.read_json(MANIFEST)
+        manifest = folder.read_json(layout.STREAM_MANIFEST)
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise DataError(unsupported(folder / MANIFEST, FORMAT))
-        fingerprint = hashlib.sha256(folder.read(MANIFEST)).hexdigest()
+            raise DataError(unsupported(folder / layout.STREAM_MANIFEST, FORMAT))
+        fingerprint = hashlib.sha256(folder.read(layout.STREAM_MANIFEST)).hexdigest()
         names = (manifest["name"], tuple(manifest["fields"]), tuple(manifest["tasks"]))
         log = cls(folder, *names, fingerprint)
         log.schema = parse_schema(manifest["schema"], "of the stream")
