@@ -82,7 +82,8 @@ class StoredCheckpoint:
             RunError: where a file is damaged, or no file has a row.
         """
         kinds = ("", *(f".{name}" for name in MOMENTS)) if moments else ("",)
-        read = {kind: torch.zeros(len(id_K), self.dim, dtype=torch.float32) for kind in kinds}
+        dtype = self._dtype(field)
+        read = {kind: torch.zeros(len(id_K), self.dim, dtype=dtype) for kind in kinds}
         open_K = np.arange(len(id_K))
         for part in self._parts[field]:
             if not len(open_K):
@@ -99,6 +100,11 @@ class StoredCheckpoint:
                 f"{id_K[open_K[0]]} of table {field}"
             )
         return Rows(read[""], {name: read[f".{name}"] for name in MOMENTS if moments})
+
+    def _dtype(self, field: int) -> torch.dtype:
+        """As the table was learned, whatever the default of this process."""
+        parts = self._parts[field]
+        return parts[0].file.places[f"tables.{field}"].dtype if parts else torch.float32
 
 
 class _Part:
