@@ -41,7 +41,7 @@ class Bench:
         self.log, self.patch = PreparedLog.open(log), patch
 
     def learner(self, device: torch.device) -> Recommender:
-        self.patch.setattr("diet_ray.training.learning.own_device", lambda: device.type)
+        self.patch.setattr("diet_ray.training.learning.default_device", lambda: device.type)
         return untrained(self.log, TINY)
 
     def learned(self, device: torch.device) -> Recommender:

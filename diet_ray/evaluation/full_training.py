@@ -52,7 +52,7 @@ def train_fully(
         DataError: where training diverges.
     """
     started = time.process_time()
-    recommender = candidate_recommender(candidate, seed, log, dim, training)
+    recommender = candidate_recommender(candidate, seed, log, dim, training, joined=True)
     pieces: dict[str, list[Scores]] = {}
     blocks = [*log.history, log.blocks["subsequent"]]
     for block in blocks:

@@ -20,11 +20,17 @@ def new_candidate(
 
 
 def candidate_recommender(
-    candidate: CandidateConfig, seed: int, log: EncodedLog, dim: int, training: TrainingConfig
+    candidate: CandidateConfig,
+    seed: int,
+    log: EncodedLog,
+    dim: int,
+    training: TrainingConfig,
+    *,
+    joined: bool = False,
 ) -> Recommender:
-    """A candidate with empty tables, as every cell starts."""
+    """A candidate with empty tables, as every cell starts; `joined` as for `new_recommender`."""
     model = new_candidate(candidate, seed, fields=len(log.fields), dim=dim, tasks=len(log.tasks))
-    return new_recommender(model, log, dim, training, candidate.learning_rate)
+    return new_recommender(model, log, dim, training, candidate.learning_rate, joined=joined)
 
 
 def validation_rows(recommender: Embedder, log: PreparedLog, rows: int) -> Examples:

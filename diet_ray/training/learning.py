@@ -14,6 +14,7 @@ from diet_ray.log.dataset import Block, EncodedLog
 from diet_ray.models.base import DenseModel
 from diet_ray.seeding import numpy_generator, torch_generator
 from diet_ray.training.device import default_device
+from diet_ray.training.joined_tables import JoinedTables
 from diet_ray.training.recommender import Recommender
 from diet_ray.training.rehearsal import Rehearsal
 
@@ -26,10 +27,13 @@ def new_recommender(
     dim: int,
     training: TrainingConfig,
     dense_rate: float | None = None,
+    *,
+    joined: bool = False,
 ) -> Recommender:
     """A recommender with empty tables on this process's device.
 
     dense_rate: learning rate of the dense model; that of the tables where it is None.
+    joined: its tables as one (JoinedTables), which is faster and can be neither saved nor inherited.
     """
     return Recommender(
         dense,
@@ -39,6 +43,7 @@ def new_recommender(
         dense_rate=dense_rate,
         clip_norm=training.clip_norm,
         device=default_device(),
+        tables=JoinedTables(len(log.fields), dim) if joined else None,
     )
 
 

@@ -55,16 +55,27 @@ class Tables(nn.Module):
         Raises:
             DataError: where a table would shrink.
         """
+        check_growth(self.rows, rows)
         for field, (weight, count) in enumerate(zip(self.weights(), rows, strict=True)):
             before = self.rows[field]
-            if count < before:
-                raise DataError(f"table {field} has {before} rows, cannot shrink to {count}")
             # Drawn whole, so that a row is the same however many processes share the table.
-            drawn = torch.randn(count - before, weight.shape[1], generator=draw) * INITIAL_DEVIATION
-            new_rows = drawn[(self.first - before) % self.stride :: self.stride]
-            weight.data = torch.cat([weight.data, new_rows.to(weight.device)])
+            drawn = new_rows(count - before, weight.shape[1], draw)
+            held = drawn[(self.first - before) % self.stride :: self.stride]
+            weight.data = torch.cat([weight.data, held.to(weight.device)])
             for name, moment in optimiser.state[weight].items():
                 if torch.is_tensor(moment) and moment.dim():
-                    zeros = moment.new_zeros(new_rows.shape)
+                    zeros = moment.new_zeros(held.shape)
                     optimiser.state[weight][name] = torch.cat([moment, zeros])
             cast(nn.Embedding, self.tables[field]).num_embeddings = len(weight)
+
+
+def check_growth(before: tuple[int, ...], rows: tuple[int, ...]) -> None:
+    """DataError where a table would shrink."""
+    for field, (old, new) in enumerate(zip(before, rows, strict=True)):
+        if new < old:
+            raise DataError(f"table {field} has {old} rows, cannot shrink to {new}")
+
+
+def new_rows(count: int, dim: int, draw: torch.Generator) -> Tensor:
+    """Embeddings [count, D] of ids that were not seen before, N(0, 1e-4)."""
+    return torch.randn(count, dim, generator=draw) * INITIAL_DEVIATION

@@ -101,7 +101,9 @@ class Judging:
         self.name, self.config, self.setting = name, config, setting
         log, batch = setting.log, setting.training.batch_size
         self.blocks = log.history[:1] if config.oldest else judged_blocks(log, config.history)
-        self.recommender = candidate_recommender(candidate, seed, log, setting.dim, setting.training)
+        self.recommender = candidate_recommender(
+            candidate, seed, log, setting.dim, setting.training, joined=config.tables == "own"
+        )
         self._start_tables(seed)
         field = config.thin_field or log.fields[0]
         older = stream_rows(log, self.blocks[:-1], config.thin, field)
