@@ -205,7 +205,7 @@ def kill_node(attempt: Attempt) -> None:
         attempt.outcome.told = ", ".join(attempt.cluster.kill_node())
 
     attempt.go(later(attempt, act))
-    if attempt.cluster.node:
+    if attempt.cluster.nodes:
         attempt.cluster.kill_node()
 
 

@@ -1,4 +1,4 @@
-"""Distills, evaluates and searches on a local head with logical GPUs; run as a process of its own.
+"""Distills, streams, evaluates and searches on a local head with logical GPUs; run as a process of its own.
 
     $ python -m tests.logical_run LOG RUN CPUS GPUS
 
@@ -7,15 +7,21 @@ Ray places by what a node declares: actors and tasks claim the GPUs and compute 
 
 import os
 import sys
+from pathlib import Path
 
 import ray
 
 from actors.placement import ResourceConfig, cluster_nodes, plan
 from diet_ray.config import CandidateConfig
+from diet_ray.log.stream.config import StreamConfig
 from pipelines.distill import distill
 from pipelines.evaluate import evaluate
 from pipelines.options.search import Search
+from pipelines.options.stream import Stream
+from pipelines.runtime.recipe import Recipe
 from pipelines.search import search
+from pipelines.stream import stream
+from tests.stream_log import publish_all, write_log
 from tests.tiny_run import FIT, TINY
 
 
@@ -37,6 +43,25 @@ def main(log: str, run: str, cpus: int, gpus: int) -> None:
     evaluate(log, run, ("diet", "warmup"), small, 1, FIT.model_copy(update={"rehearsal": 0.0}))
     fit = FIT.model_copy(update={"rehearsal": 0.0})
     search(Search(run=run, space="finalnet", samples=2, confirm=1, fit=fit))
+    streamed(Path(run).with_name("stream"), resources)
+
+
+def streamed(folder: Path, resources: ResourceConfig) -> None:
+    """Two micro-blocks of a small log of its own."""
+    folder.mkdir()
+    publish_all(folder, write_log(folder).slice(0, 1_000), 2)
+    recipe = Recipe.model_validate({**TINY.model_dump(), "resources": resources.model_dump()})
+    stream(
+        Stream(
+            dataset=str(folder / "schema.yaml"),
+            source=str(folder / "in"),
+            run=str(folder / "run"),
+            until_idle=0.3,
+            poll=0.05,
+            stream=StreamConfig(block_rows=500, min_rows=2),
+            settings=recipe,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -116,6 +116,7 @@ def test_the_same_command_goes_on_and_repeats_nothing(run_dir: str, tmp_path: Pa
         search(asked(run, judges="cold", memory_epochs=0, scheduler="none"))
 
 
+@pytest.mark.long
 def test_a_spent_budget_ends_the_search_and_more_of_it_goes_on(run_dir: str, tmp_path: Path) -> None:
     run = copied(run_dir, tmp_path / "run")
     search(asked(run, scheduler="none", budget="1.5"))
@@ -127,6 +128,7 @@ def test_a_spent_budget_ends_the_search_and_more_of_it_goes_on(run_dir: str, tmp
     assert ended and records(run)[: len(ended)] == ended
 
 
+@pytest.mark.long
 def test_a_trial_that_failed_is_tried_again(run_dir: str, tmp_path: Path) -> None:
     run = copied(run_dir, tmp_path / "run")
     search(asked(run, samples=1, judges="cold", scheduler="none"))

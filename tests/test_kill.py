@@ -23,8 +23,9 @@ def memories(run: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in sorted(run.glob("memory/*/memory.parquet"))}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("stages", [(2,), pytest.param((1, 2, 3), marks=pytest.mark.long)])
+@pytest.mark.parametrize("stages", [(2,), (1, 2, 3)])
 def test_a_killed_run_ends_with_the_same_memory(
     drift_log: str, tmp_path: Path, stages: tuple[int, ...]
 ) -> None:

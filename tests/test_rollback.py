@@ -153,6 +153,7 @@ def test_a_distillation_goes_on_to_the_same_memory(drift_log: str, tmp_path: Pat
     assert (run / "memory/0003/memory.parquet").read_bytes() == memory
 
 
+@pytest.mark.long
 def test_a_stream_takes_the_rows_of_the_removed_stages_again(ray_here: None, tmp_path: Path) -> None:
     log = write_log(tmp_path)
     publish_all(tmp_path, log.slice(0, 2000), 3)
@@ -175,6 +176,7 @@ def test_a_stream_takes_the_rows_of_the_removed_stages_again(ray_here: None, tmp
     assert sorted(events(run)) == taken
 
 
+@pytest.mark.long
 def test_the_events_that_a_kept_stage_needs_are_kept(ray_here: None, tmp_path: Path) -> None:
     """Else a stream that goes back would take a row that comes twice, twice."""
     log = write_log(tmp_path)

@@ -112,6 +112,7 @@ def test_a_search_is_not_mixed_with_another(searched: tuple[str, pd.DataFrame]) 
         search(asked(run))
 
 
+@pytest.mark.long
 def test_more_samples_train_only_what_is_new(own_run: str) -> None:
     search(asked(own_run, scheduler="none", confirm=0, samples=2))
     before = records(own_run)
@@ -122,6 +123,7 @@ def test_more_samples_train_only_what_is_new(own_run: str) -> None:
     assert all(record["state"] == "finished" for record in after.values())
 
 
+@pytest.mark.long
 def test_optuna_goes_on_from_what_is_known(own_run: str) -> None:
     search(asked(own_run, searcher="optuna", space="joint", samples=3, confirm=0))
     before = records(own_run)

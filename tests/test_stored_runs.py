@@ -88,6 +88,7 @@ def test_a_distillation_is_resumed(stored: Path) -> None:
     assert_alike(run / "memory/0003/memory.parquet", stored / "expected/memory.parquet")
 
 
+@pytest.mark.long
 def test_a_stream_is_resumed(ray_here: None, stored: Path) -> None:
     source, run = stored / "incoming", stored / "stream"
     policy = StreamConfig(block_rows=100, min_rows=50, keep_last=2, probe_every=2, lateness=1e9)

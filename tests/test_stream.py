@@ -103,6 +103,7 @@ def test_a_bad_file_stops_the_stream_keeps_what_is_committed_and_goes_on_when_it
     assert (tmp_path / "run/memory/0001/memory.parquet").read_bytes() == memory
 
 
+@pytest.mark.long
 def test_a_second_writer_and_another_config_are_refused(
     ray_here: None, tmp_path: Path, log: pa.Table
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_second_writer_and_another_config_are_refused(
     )
 
 
+@pytest.mark.long
 def test_a_skipped_block_is_not_learned_and_not_lost(ray_here: None, tmp_path: Path, log: pa.Table) -> None:
     publish_all(tmp_path, log.slice(0, 1000), 2)
     run = stream(asked(tmp_path, skip_block=True))

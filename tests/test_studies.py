@@ -135,6 +135,7 @@ def test_cost_has_training_and_distillation(own_run: str, few: None) -> None:
     assert (full["seconds_epoch"] == full["seconds_history"]).all()
 
 
+@pytest.mark.long
 def test_ranking_compares_candidates_of_the_search(own_run: str, few: None) -> None:
     found = run_study("ranking", own_run, seeds=2)
     assert found["candidate"].nunique() == 5 and len(found) == 20
