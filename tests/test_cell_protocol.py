@@ -79,9 +79,10 @@ def replayed(
 ) -> Replay:
     """The protocol of section 5, written down once more."""
     log, blocks = prepared.log, prepared.log.blocks
-    model = candidate_recommender(candidate, seed, log, DIM, TRAINING)
+    alone = method in ("cold", "full")
+    model = candidate_recommender(candidate, seed, log, DIM, TRAINING, joined=alone)
     rows_trained, epochs, rehearsal = ROWS["subsequent"], list[float](), None
-    if method not in ("cold", "full"):
+    if not alone:
         restore_tables(model, prepared.checkpoint)
     if method == "full":
         for name in ("0001", "0002"):

@@ -45,6 +45,8 @@ def test_steps_are_those_of_separate_tables() -> None:
     assert losses(joined) == pytest.approx(losses(separate), rel=1e-12)
     every_NF = torch.stack([torch.arange(6) % count for count in GROWTH[-1]], 1)
     assert torch.allclose(joined.tables(every_NF), separate.tables(every_NF), rtol=1e-10, atol=0)
+    for ours, theirs in zip(joined.tables.by_field(), separate.tables.by_field(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-10, atol=0)
     assert joined.tables.rows == separate.tables.rows == GROWTH[-1]
 
 

@@ -29,7 +29,14 @@ SAMPLES = 8
 
 
 def asked(run: str, **changed: Any) -> Search:
-    given = {"space": "joint", "samples": SAMPLES, "confirm": 0, "max_concurrent": 1, "fit": FIT}
+    given = {
+        "space": "joint",
+        "judges": "cold,mixed",
+        "samples": SAMPLES,
+        "confirm": 0,
+        "max_concurrent": 1,
+        "fit": FIT,
+    }
     return Search(run=run, **{**given, **changed})
 
 

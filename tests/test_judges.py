@@ -84,10 +84,21 @@ def test_the_early_judge_is_a_full_training_that_is_stopped(setting: JudgeSettin
     judging = Judging("early", JUDGES["early"], setting, FINALNET, 0)
     block = setting.log.history[0]
     judging.run()
-    full = candidate_recommender(FINALNET, 0, setting.log, DIM, TRAINING)
+    full = candidate_recommender(FINALNET, 0, setting.log, DIM, TRAINING, joined=True)
     full.grow(block.table_rows, torch_generator(0, "grow", "judge"))
     progress = learn_and_score(full, setting.log, block, TRAINING, 0)
     assert (Progress.joined(judging.done).logit_NT == progress.logit_NT).all()
+
+
+def test_half_is_the_first_half_of_cold(setting: JudgeSetting) -> None:
+    half, cold = (Judging(name, JUDGES[name], setting, FINALNET, 0) for name in ("half", "cold"))
+    half.run()
+    cold.run()
+    batch = TRAINING.batch_size
+    rows = -(-cold.rows // 2 // batch) * batch  # whole batches
+    assert half.rows == rows and half.pieces == 4
+    first = Progress.joined(cold.done).logit_NT[:rows]
+    assert (Progress.joined(half.done).logit_NT == first).all()
 
 
 def test_the_last_rows_count(setting: JudgeSetting) -> None:

@@ -34,7 +34,8 @@ def test_failures_do_not_count_at_a_rung() -> None:
 def test_rungs_follow_the_pieces() -> None:
     assert default_rungs(1, 8) == (Rung(1, 0.8), Rung(3, 0.5), Rung(5, 0.5))
     assert default_rungs(0, 8) == (Rung(2, 0.5), Rung(4, 0.5))
-    assert default_rungs(1, 1) == (Rung(1, 0.8),)
+    assert default_rungs(1, 4) == (Rung(1, 0.8), Rung(3, 0.5))  # nobody is stopped after the first piece
+    assert default_rungs(1, 1) == default_rungs(1, 2) == (Rung(1, 0.8),)
 
 
 def test_a_budget_is_trainings_or_minutes() -> None:

@@ -32,9 +32,9 @@ class Setting(NamedTuple):
     training: TrainingConfig
     fit: FitConfig
 
-    def recommender(self, candidate: CandidateConfig, seed: int) -> Recommender:
-        """A candidate with empty tables."""
-        return candidate_recommender(candidate, seed, self.log, self.dim, self.training)
+    def recommender(self, candidate: CandidateConfig, seed: int, *, joined: bool = False) -> Recommender:
+        """A candidate with empty tables; joined where they stay its own (`new_recommender`)."""
+        return candidate_recommender(candidate, seed, self.log, self.dim, self.training, joined=joined)
 
     def validation(self, recommender: Recommender) -> Examples:
         """Validation rows in the recommender's space, the same rows for every candidate and seed."""
@@ -123,7 +123,7 @@ def run_cell(
     started = time.perf_counter()
     reset_peak()
     log = setting.log
-    recommender = setting.recommender(candidate, seed)
+    recommender = setting.recommender(candidate, seed, joined=method in WITHOUT_TABLES)
     if method not in WITHOUT_TABLES:
         if checkpoint is None:
             raise ConfigError(f"method {method} needs a committed checkpoint of the reference")

@@ -50,7 +50,8 @@ def write_model(
         result: Its scores.
         provenance: What else the card is to say, in plain values.
     """
-    weights = {f"tables.{f}": weight.detach() for f, weight in enumerate(learner.tables.weights())}
+    tables = learner.tables.by_field()
+    weights = {f"tables.{f}": weight.contiguous() for f, weight in enumerate(tables)}
     weights |= {f"dense.{name}": part for name, part in learner.dense.state_dict().items()}
     stamp = folder.write(WEIGHTS, to_safetensors(weights))
     write_encoding(folder, log, learner.tables.rows)
@@ -59,7 +60,7 @@ def write_model(
         "format": FORMAT,
         "versions": {"diet_ray": __version__, "torch": str(torch.__version__)},
         "candidate": candidate.model_dump(mode="json"),
-        "schema": {"fields": rows, "dim": learner.tables.weights()[0].shape[1], "tasks": list(log.tasks)},
+        "schema": {"fields": rows, "dim": tables[0].shape[1], "tasks": list(log.tasks)},
         "metrics": {"test": _scores(result.after), "validation": _scores(result.validation)},
         "provenance": {**provenance, "weights_sha256": stamp.sha256},
     }

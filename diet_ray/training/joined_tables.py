@@ -1,7 +1,7 @@
 """The tables of all fields as one: a step is the same and has a twelfth of the operations.
 
-For recommenders that start with empty tables and leave nothing behind but scores. Those whose tables are
-saved, inherited or sliced have one weight per field (Tables).
+For recommenders that start with empty tables. Those whose tables are inherited, sliced or saved in
+checkpoints have one weight per field (Tables).
 
 Shape suffixes: N rows, F fields, D embedding dim.
 """
@@ -34,6 +34,9 @@ class JoinedTables(Tables):
     @property
     def rows(self) -> tuple[int, ...]:
         return self.counts
+
+    def by_field(self) -> list[Tensor]:
+        return list(self.weights()[0].detach().split(list(self.counts)))
 
     def put(self, field: int, rows: int, weight: Tensor) -> None:
         raise NotImplementedError("joined tables take no rows of another model")

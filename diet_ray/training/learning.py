@@ -33,7 +33,7 @@ def new_recommender(
     """A recommender with empty tables on this process's device.
 
     dense_rate: learning rate of the dense model; that of the tables where it is None.
-    joined: its tables as one (JoinedTables), which is faster and can be neither saved nor inherited.
+    joined: its tables as one (JoinedTables): faster, and they stay its own.
     """
     return Recommender(
         dense,

@@ -35,6 +35,10 @@ class Tables(nn.Module):
     def weights(self) -> list[nn.Parameter]:
         return list(self.parameters())
 
+    def by_field(self) -> list[Tensor]:
+        """The rows that are held here, per field."""
+        return [weight.detach() for weight in self.weights()]
+
     def put(self, field: int, rows: int, weight: Tensor) -> None:
         """Replace a table by one of `rows` rows; `weight` has those that are held here."""
         self.weights()[field].data = weight

@@ -10,10 +10,11 @@ class Judge:
 
     $ diet-ray judge --truth runs/truth --data data/globo --judges cold,mixed
 
-    cold: empty tables, the newest block; mixed: tables half reference, half fresh; warm: the reference's
-    tables; early: empty tables, the oldest block; users: the rows of an eighth of the users from the start.
-    Each scores rows before they are learned. Writes TRUTH/judged/JUDGE/CANDIDATE-0.json, and
-    TRUTH/judges.parquet with a row per judge: Kendall tau, clear pairs, regret and cost, beside baselines.
+    half: empty tables, the first half of the newest block; cold: the whole of it; mixed: tables half
+    reference, half fresh; warm: the reference's tables; early: empty tables, the oldest block; users: the
+    rows of an eighth of the users from the start. Each scores rows before they are learned.
+    Writes TRUTH/judged/JUDGE/CANDIDATE-0.json, and TRUTH/judges.parquet with a row per judge: Kendall tau,
+    clear pairs, regret and cost, beside baselines.
     """
 
     truth: str
@@ -21,7 +22,7 @@ class Judge:
     data: str
     """Directory of the prepared log."""
     judges: str = "cold,mixed"
-    """Comma list of cold, mixed, warm, early, users."""
+    """Comma list of half, cold, mixed, warm, early, users."""
     seeds: int = 1
     """Seeds of the truth: candidates that were fully trained with all of them count, by the mean."""
     judge_seeds: int = 1

@@ -23,9 +23,9 @@ class Search:
 
     $ diet-ray search --run runs/globo --space my_package.my_space --samples 100 --searcher optuna --name mine
 
-    Judges: cold, empty tables; mixed, tables half reference, half fresh; warm, the reference's tables; early,
-    the oldest block; users, an eighth of the users from the start. Each learns real rows and is scored on
-    them before it learns them.
+    Judges: half, empty tables and the first half of the newest block; cold, the whole of it; mixed, tables
+    half reference, half fresh; warm, the reference's tables; early, the oldest block; users, an eighth of the
+    users from the start. Each learns real rows and is scored on them before it learns them.
     --judges memory trains on the memory alone: cheaper, but no judge of good ones.
 
     Writes RUN/search/results.parquet, one row per trial, best.yaml, which `evaluate` and `train` take, and
@@ -38,13 +38,13 @@ class Search:
     """joint, dcn, dcnv2, finalnet, finalmlp, wukong, or a module with SPACE (see tune_spaces)."""
     samples: int = 32
     """Number of candidates."""
-    judges: str = "cold,mixed"
-    """Comma list of cold, mixed, warm, early, users; or memory alone."""
+    judges: str = "half"
+    """Comma list of half, cold, mixed, warm, early, users; or memory alone."""
     memory_epochs: int = 1
     """Epochs on the memory before the judges."""
     scheduler: Scheduler = "auto"
-    """rungs: stop a fifth after the memory, half after a quarter and after half of the newest block; asha:
-    stop trials below the best third; none: run every trial to its end; auto: rungs, for the memory alone
+    """rungs: stop a fifth after the memory, half after a quarter and after half of the pieces; asha: stop
+    trials below the best third; none: run every trial to its end; auto: rungs, for the memory alone
     asha."""
     anchors: str | None = None
     """A results.parquet of candidates whose full training is known: columns candidate (JSON) and auc. The

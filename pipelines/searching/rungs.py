@@ -27,11 +27,13 @@ class Rung(NamedTuple):
 
 
 def default_rungs(memory_epochs: int, pieces: int) -> tuple[Rung, ...]:
-    """The memory stops a fifth; after a quarter of the block half of the rest go on, after its half again."""
-    rungs = [Rung(memory_epochs, 0.8)] if memory_epochs else []
-    quarter, half = pieces // 4, pieces // 2
-    rungs += [Rung(memory_epochs + quarter, 0.5)] if quarter else []
-    return tuple([*rungs, *([Rung(memory_epochs + half, 0.5)] if half > quarter else [])])
+    """The memory stops a fifth; after a quarter of the pieces half of the rest go on, after their half again.
+
+    Nobody is stopped after the first piece: until then candidates score like chance (docs/results.md).
+    """
+    memory = [Rung(memory_epochs, 0.8)] if memory_epochs else []
+    places = sorted({max(2, pieces // 4), pieces // 2})
+    return (*memory, *(Rung(memory_epochs + place, 0.5) for place in places if 2 <= place < pieces))
 
 
 class Rungs(FIFOScheduler):

@@ -50,8 +50,10 @@ class JudgeConfig(Strict):
     pieces: Positive = 8
     """Pieces of the block that is scored, after each of which there is a score; fewer where it has fewer
     batches."""
+    part: Share = 1.0
+    """Share of the block that is scored, its first rows, that is learned at all."""
     scored: Share = 0.5
-    """Share of that block, its last rows, that count in the score."""
+    """Share of those rows, the last of them, that count in the score."""
 
     @property
     def needs_reference(self) -> bool:
@@ -59,6 +61,7 @@ class JudgeConfig(Strict):
 
 
 JUDGES: dict[str, JudgeConfig] = {
+    "half": JudgeConfig(tables="own", part=0.5, pieces=4),
     "cold": JudgeConfig(tables="own"),
     "mixed": JudgeConfig(tables="mixed"),
     "warm": JudgeConfig(tables="inherited"),
@@ -108,9 +111,10 @@ class Judging:
         field = config.thin_field or log.fields[0]
         older = stream_rows(log, self.blocks[:-1], config.thin, field)
         self.older = rechunked(older, batch)
-        self.newest = rechunked(stream_rows(log, self.blocks[-1:], config.thin, field), batch)
+        newest = rechunked(stream_rows(log, self.blocks[-1:], config.thin, field), batch)
         # Thinned, the newest block has about this many batches; the last piece takes what is left.
-        self.batches = -(-self.blocks[-1].rows // (config.thin * batch))
+        self.batches = -(-round(config.part * self.blocks[-1].rows) // (config.thin * batch))
+        self.newest = islice(newest, self.batches) if config.part < 1 else newest
         self.pieces = min(config.pieces, self.batches)
         self.done: list[Progress] = []
         self.rows = 0  # learned
