@@ -15,16 +15,16 @@ from diet_ray.runs.metrics import MemoryMetrics
 from diet_ray.runs.records import StageRecord
 from diet_ray.storage import FileStamp
 from pipelines import inspection
-from pipelines.runtime import health as health_module
-from pipelines.runtime.health import (
+from pipelines.runtime import exported_metrics
+from pipelines.runtime.exported_metrics import (
     COUNTERS,
-    GAUGES,
     HISTOGRAMS,
     ROWS,
     SET_ASIDE,
     Health,
     counted,
 )
+from pipelines.runtime.health import GAUGES
 from pipelines.status import MEANING, newest_counts, status, status_table
 from tests.report_runs import write_stream
 from tests.tiny_run import stage_metrics, with_files
@@ -70,7 +70,7 @@ class Recorded:
     def set(self, value: float) -> None:
         self.values.append(value)
 
-    inc = observe = set
+    inc = observe = _record = set
 
 
 def test_after_each_stage_the_metrics_of_its_run_are_told(
@@ -78,17 +78,17 @@ def test_after_each_stage_the_metrics_of_its_run_are_told(
 ) -> None:
     Recorded.made = {}
     for kind in ("Gauge", "Counter", "Histogram"):
-        monkeypatch.setattr(health_module, kind, Recorded)
+        monkeypatch.setattr(exported_metrics, kind, Recorded)
     values = {**dict.fromkeys(GAUGES, 0.5), "probe_auc": None, **VALUES}
-    monkeypatch.setattr(health_module, "health", lambda run: values)
+    monkeypatch.setattr(exported_metrics, "health", lambda run: values)
     report = Health(with_files(tmp_path, {"seed": 0}, 1), json_log=False)
     report()
     report()
     told = {name.removeprefix("diet_ray_"): metric.values for name, metric in Recorded.made.items()}
     assert told.keys() == GAUGES.keys() | COUNTERS.keys() | HISTOGRAMS.keys()
     assert told["stage"] == [0.5, 0.5] and told["probe_auc"] == []
-    assert told["late_rows"] == [3, 3] and told["ahead_rows"] == []
-    assert told["rows"] == [500, 500] and told["commit_seconds"] == [3.5, 3.5]
+    assert told["late_rows"] == [0, 3, 3] and told["ahead_rows"] == [0]  # an alert sees the first event
+    assert told["rows"] == [0, 500, 500] and told["commit_seconds"] == [3.5, 3.5]
     assert {metric.tags["run"] for metric in Recorded.made.values()} == {str(tmp_path)}
 
 

@@ -151,7 +151,8 @@ def ratio(cells: pd.DataFrame) -> Parts:
 
 
 def figure3(cells: pd.DataFrame) -> Parts:
-    yield chart(charts.ratio_chart(cells), "Mean over candidates; bars: deviation over seeds.")
+    spread = "bars: deviation over seeds." if cells["seed"].nunique() > 1 else "one seed: no noise is known."
+    yield chart(charts.ratio_chart(cells), f"Mean over candidates; {spread}")
 
 
 def references(cells: pd.DataFrame) -> Parts:
