@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,11 +11,14 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from actors.placement import Node, ResourceConfig, plan
+from diet_ray.evaluation.methods import METHODS
 from diet_ray.log.stream import intake
 from diet_ray.runs.metrics import MemoryMetrics
 from diet_ray.runs.records import StageRecord
 from diet_ray.storage import FileStamp
-from pipelines import inspection
+from pipelines import inspection, study
+from pipelines.evaluate import results_table
 from pipelines.runtime import exported_metrics
 from pipelines.runtime.exported_metrics import (
     COUNTERS,
@@ -25,7 +29,11 @@ from pipelines.runtime.exported_metrics import (
     counted,
 )
 from pipelines.runtime.health import GAUGES
+from pipelines.runtime.placement import placement_table
+from pipelines.runtime.tables import plain_table
 from pipelines.status import MEANING, newest_counts, status, status_table
+from pipelines.studies.ranking_table import ranking_agreement
+from tests import report_runs
 from tests.report_runs import write_stream
 from tests.tiny_run import stage_metrics, with_files
 
@@ -188,6 +196,30 @@ def test_the_tables_of_a_run_stay_short_and_within_80_columns(stages: int) -> No
         assert max(map(len, text.splitlines())) <= 80 and "…" not in text
         assert len(text.splitlines()) <= 20
     assert str(stages) in shown(inspection.stage_table(run))
+
+
+NODES = [Node(2, 0)] * 3 + [Node(64, 8)] * 4 + [Node(96, 4)]
+
+
+def wide_tables() -> Iterator[tuple[Table, set[str]]]:
+    """Tables with as many columns as they come with, and numbers that each must show whole."""
+    yield placement_table(NODES, plan(NODES, ResourceConfig())), {"64", "34"}
+    cells = report_runs.cells(METHODS, 5, 2)
+    yield results_table(cells), {f"{value:.4f}" for value in cells.groupby("method")["auc"].mean()}
+    studied = cells.assign(variant="realignment of old rows", seconds_epoch=123.45, seconds_history=34567.8)
+    yield (
+        study.summary(studied),
+        {"123.5", "34,567.8", f"{cells[cells['method'] == 'diet']['auc'].mean():.4f}"},
+    )
+    agreed = ranking_agreement(cells)
+    yield plain_table(agreed, "Agreement"), {f"{value:.4f}" for value in agreed["regret_high"].dropna()}
+
+
+@pytest.mark.parametrize("table, numbers", list(wide_tables()))
+def test_tables_of_many_columns_fit_80(table: Table, numbers: set[str]) -> None:
+    text = shown(table)
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    assert numbers <= set(re.findall(r"[\d.,]+", text))
 
 
 def test_surviving_rows_of_a_long_run_add_up() -> None:
