@@ -11,12 +11,12 @@ from rich.table import Table
 from diet_ray import layout
 from diet_ray.errors import ConfigError
 from pipelines.options.study import Study
+from pipelines.reporting.tables import plain_table
 from pipelines.runtime.candidates import listed, load_candidates
 from pipelines.runtime.command import run_command, say_next
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import console
 from pipelines.runtime.run_access import log_of, write_table
-from pipelines.runtime.tables import plain_table
 from pipelines.studies.context import StudyContext
 from pipelines.studies.definitions import STUDIES
 from pipelines.studies.ranking_table import ranking_agreement

@@ -19,6 +19,7 @@ from diet_ray.runs.records import StageRecord
 from diet_ray.storage import FileStamp
 from pipelines import inspection, study
 from pipelines.evaluate import results_table
+from pipelines.reporting.tables import plain_table
 from pipelines.runtime import exported_metrics
 from pipelines.runtime.exported_metrics import (
     COUNTERS,
@@ -30,7 +31,6 @@ from pipelines.runtime.exported_metrics import (
 )
 from pipelines.runtime.health import GAUGES
 from pipelines.runtime.placement import placement_table
-from pipelines.runtime.tables import plain_table
 from pipelines.status import MEANING, newest_counts, status, status_table
 from pipelines.studies.ranking_table import ranking_agreement
 from tests import report_runs

@@ -17,10 +17,10 @@ from diet_ray.training.checkpoints.stored import StoredCheckpoint
 from diet_ray.training.checkpoints.writing import write_checkpoint
 from diet_ray.training.learning import learn_block
 from pipelines.options.judge import Judge
+from pipelines.reporting.tables import plain_table
 from pipelines.runtime.candidates import listed
 from pipelines.runtime.progress import console
 from pipelines.runtime.run_access import write_table
-from pipelines.runtime.tables import plain_table
 from pipelines.studies.judge_table import FEWEST, judge_table
 from pipelines.truth import THREADS, opened_log, trained_candidates
 
