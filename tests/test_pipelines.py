@@ -87,8 +87,8 @@ def test_a_distillation_ends_with_a_verdict_and_the_next_command(
     said = capsys.readouterr().err
     assert "The memory is" not in said and not (Path(run) / layout.VERDICT).exists()
     assert said.splitlines()[-1] == (
-        f"next: diet-ray evaluate --run '{run}' --methods warmup,random,newest,diet,full --candidates dcn,wukong"
-        " --seeds 2"
+        f"next: diet-ray evaluate --run '{run}' --methods warmup,random,newest,diet,full "
+        "--candidates dcn,wukong --seeds 2"
     )
     Distill(drift_log, run, probe_seeds=1, settings=settings)()
     verdict, following = capsys.readouterr().err.splitlines()[-2:]
