@@ -25,7 +25,7 @@ def execute(options: Predict) -> None:
     keep = listed(options.keep, "keep") if options.keep else []
     rows = predict(options.model, options.source, options.out, keep, options.workers)
     console.print(f"{options.out}: {rows:,} rows", markup=False)
-    say_next("run", "actors.serving.http:application", f"model={options.model}", program="serve")
+    say_next("serve", "--model", options.model)
 
 
 def predict(

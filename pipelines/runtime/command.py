@@ -53,9 +53,9 @@ def run_command(
     return guarded(work, shlex.join([*prog.split(), *words]))
 
 
-def say_next(*words: str, program: str = "diet-ray") -> None:
+def say_next(*words: str) -> None:
     """Print the command that comes next, as it can be pasted into a shell."""
-    console.print(f"next: {shlex.join((program, *words))}", markup=False)
+    console.print(f"next: {shlex.join(('diet-ray', *words))}", markup=False)
 
 
 @contextmanager
