@@ -21,9 +21,10 @@ NAME = "diet_ray"  # of the application among those of a cluster
 
 def execute(options: Serve) -> None:
     model = load_model(options.model)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with serving(options) as url:
+            # Of Ray's own handler, set when it starts, a service manager would see a crash.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             console.print(f"{options.model} answers at {url}; Ctrl-C ends it", markup=False)
             console.print(request_text(model, url), markup=False)
             threading.Event().wait()

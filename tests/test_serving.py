@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from pipelines.serve import check_port, request_text, serving
 from tests.exported_shop import export_model
 from tests.shop_log import shop_rows
 
+ROOT = Path(__file__).parents[1]
 ROW = {"ts": "2017-09-03 12:00", "user_id": "u40", "item_id": 31, "brand": None}
 
 
@@ -52,6 +56,7 @@ def test_rows_are_answered_with_their_probabilities(shop_model: str) -> None:
     ("body", "says"),
     [
         (b"{", "Expecting property name"),
+        (b"", "the body is not JSON (Expecting value: line 1 column 1 (char 0)): POST a list of rows"),
         (json.dumps(ROW).encode(), "a list of dicts, but this is a dict"),
         (json.dumps([{"user_id": "u1"}]).encode(), "no column ts, item_id, brand"),
         (json.dumps([{**ROW, "ts": "soon"}]).encode(), "row 1: ts is missing or not a time"),
@@ -93,3 +98,21 @@ def test_requests_over_http(ray_here: None, shop_model: str) -> None:
         with pytest.raises(ConfigError, match=f"--port {port} on 127.0.0.1: Address already in use"):
             check_port("127.0.0.1", port)
     serve.shutdown()
+
+
+@pytest.mark.long
+def test_the_command_ends_as_a_service_should(shop_model: str) -> None:
+    """SIGTERM, which service managers send, is no crash; what it says leads to a first request."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "pipelines.cli", "serve", "--model", shop_model, "--port", str(port)]
+    own = {**os.environ, "RAY_ADDRESS": "local"}
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=own, cwd=ROOT) as server:
+        assert server.stderr
+        said = [next(line for line in server.stderr if "answers at" in line), server.stderr.readline()]
+        assert f'curl http://127.0.0.1:{port}/ -d \'[{{"ts": ...' in said[1]
+        assert requests.post(f"http://127.0.0.1:{port}/", json=[ROW], timeout=60).status_code == 200
+        server.terminate()
+        rest = server.stderr.read()
+    assert server.returncode == 0 and "ended" in rest and "SIGTERM" not in rest
