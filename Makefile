@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 # A generated log, its memory, and what candidates learn from it: a few minutes on two cores.
 demo: setup
 	rm -rf $(DEMO)
-	$(BIN)/diet-ray prepare --dataset drift --drift.rows 60000 --out $(DEMO)/log
+	$(BIN)/diet-ray prepare --dataset drift --drift.rows 48000 --out $(DEMO)/log
 	$(BIN)/diet-ray distill --config demo --data $(DEMO)/log --run $(DEMO)/run
 	$(BIN)/diet-ray inspect $(DEMO)/run
 	$(BIN)/diet-ray evaluate --run $(DEMO)/run --methods warmup,random,diet,full --candidates dcn,finalnet --seeds 2

@@ -215,8 +215,11 @@ def anchor(number: int) -> str:
 CALIBRATION = "calibration.json"  # of the judges, by the anchors
 
 
-def tensorboard(number: int) -> str:
-    return f"tensorboard/{number:04d}"
+TENSORBOARD = "tensorboard"  # of a run by stage, of a search by trial and epoch
+
+
+def tensorboard(trial: int) -> str:
+    return f"{TENSORBOARD}/{trial:04d}"
 
 
 def _file_name(candidate: str) -> str:

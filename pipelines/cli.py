@@ -30,6 +30,7 @@ COMMANDS = {
     "search": Command("search", "Search", "Search candidate architectures on a memory."),
     "train": Command("train", "Train", "Train a candidate and export it."),
     "predict": Command("predict", "Predict", "Score raw rows with an exported model."),
+    "serve": Command("predict", "Serve", "Answer rows with an exported model's scores over HTTP."),
     "truth": Command("truth", "Truth", "Train candidates fully, to hold a search against."),
     "judge": Command("judge", "Judge", "Hold cheap judges against full training."),
     "study": Command("study", "Study", "Run one of the paper's studies."),

@@ -31,7 +31,9 @@ def execute(options: Distill) -> None:
     config, resources = options.settings.run_config(), options.settings.resources
     distill(options.data, options.run, config, resources, options.reference_of)
     say_verdict(options.data, options.run, options.probe_seeds)
-    say_next("evaluate", "--run", options.run)
+    # All methods, architectures and seeds would be a hundred cells, and as much patience.
+    few = ("--methods", "warmup,random,newest,diet,full", "--candidates", "dcn,wukong", "--seeds", "2")
+    say_next("evaluate", "--run", options.run, *few)
 
 
 def distill(

@@ -34,8 +34,7 @@ def execute(options: Evaluate) -> None:
         raise ConfigError(f"--seeds is {options.seeds}; at least 1 is needed")
     data = options.data or log_of(options.run)
     results = evaluate(data, options.run, methods, candidates, options.seeds, options.fit)
-    # A pipe has no width of its own; Rich would cut the spread off at 80 columns.
-    Console(width=None if sys.stdout.isatty() else 160).print(results_table(results))
+    Console().print(results_table(results))
     if evidence := of_cells(results, Run.read(options.run).stage):
         console.print(verdict(evidence).text, markup=False)
     say_next("search", "--run", options.run)

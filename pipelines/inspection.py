@@ -9,10 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from diet_ray.distillation.el2n import group_name
-from diet_ray.distillation.memory import stored_schema
 from diet_ray.evaluation.verdicts.evidence import of_run
 from diet_ray.evaluation.verdicts.verdict import verdict
+from diet_ray.memory_schema import group_name, stored_schema
 from diet_ray.runs.records import StageRecord
 from diet_ray.runs.run import Run
 from pipelines.options.inspection import Inspect

@@ -15,7 +15,7 @@ from diet_ray.log.scoring.files import first_kinds, stored_rows
 from diet_ray.storage import absolute, file_at
 from pipelines.options.predict import Predict
 from pipelines.runtime.candidates import listed
-from pipelines.runtime.command import run_command
+from pipelines.runtime.command import run_command, say_next
 from pipelines.runtime.progress import bars, console
 
 SCORES = "scores.parquet"  # name of the file where --out is a folder
@@ -25,6 +25,7 @@ def execute(options: Predict) -> None:
     keep = listed(options.keep, "keep") if options.keep else []
     rows = predict(options.model, options.source, options.out, keep, options.workers)
     console.print(f"{options.out}: {rows:,} rows", markup=False)
+    say_next("serve", "--model", options.model)
 
 
 def predict(

@@ -59,7 +59,11 @@ def _sections(run: Run) -> Iterator[Section]:
     yield study("Comparison", cells, comparisons.comparison)
     yield study("Without the subsequent block", cells, comparisons.before)
     yield from (
-        study(f"Search: {name}", f"{name}/{layout.SEARCH_RESULTS}.parquet", searched)
+        study(
+            "Search" if name == "search" else f"Search: {name}",
+            f"{name}/{layout.SEARCH_RESULTS}.parquet",
+            searched,
+        )
         for name in searches(run.folder)
     )
     yield Section("Stream", list(stream(run)))

@@ -30,7 +30,7 @@ from diet_ray.storage import Folder, absolute, is_below
 from pipelines.options.stream import Stream
 from pipelines.runtime.command import keeping, run_command, say_next
 from pipelines.runtime.driver import Driver
-from pipelines.runtime.health import Health
+from pipelines.runtime.exported_metrics import Health
 from pipelines.runtime.micro_blocks import MicroBlocks, Pace
 from pipelines.runtime.placement import place
 from pipelines.runtime.progress import Whole, bars, console

@@ -11,6 +11,7 @@ from rich.table import Table
 from diet_ray import layout
 from diet_ray.errors import ConfigError
 from pipelines.options.study import Study
+from pipelines.reporting.tables import plain_table
 from pipelines.runtime.candidates import listed, load_candidates
 from pipelines.runtime.command import run_command, say_next
 from pipelines.runtime.comparison import EvaluatedRun
@@ -33,7 +34,7 @@ def execute(options: Study) -> None:
     candidates = load_candidates(listed(options.candidates, "candidates"))
     results = recipe(StudyContext(evaluated, candidates, options.seeds, options.fit))
     write_table(evaluated.folder, layout.study(options.name), results)
-    out = Console(width=None if sys.stdout.isatty() else 160)
+    out = Console()
     out.print(summary(results))
     if options.name == "ranking":
         agreement = ranking_agreement(results)
@@ -50,13 +51,6 @@ def summary(results: pd.DataFrame) -> Table:
     scores = [c for c in ("auc", "logloss", "auc_before", "seconds_epoch", "seconds_history") if c in results]
     means = results.groupby(by, sort=False)[scores].mean().reset_index()
     return plain_table(means, "Means over candidates and seeds")
-
-
-def plain_table(rows: pd.DataFrame, title: str) -> Table:
-    shown = Table(*rows.columns, title=title)
-    for row in rows.itertuples(index=False):
-        shown.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row))
-    return shown
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from diet_ray.evaluation.probe import probe_memory
 from diet_ray.evaluation.rehearsal_weight import rehearsal_scores
 from diet_ray.evaluation.trajectory import full_trajectory, reduced_trajectory
 from diet_ray.evaluation.verdicts import memory_probe as memory_probe_module
-from diet_ray.evaluation.verdicts.memory_probe import judged, stored_evidence
+from diet_ray.evaluation.verdicts.evidence import stored_evidence
+from diet_ray.evaluation.verdicts.memory_probe import judged
 from diet_ray.evaluation.verdicts.verdict import verdict
 from diet_ray.log.dataset import PreparedLog
 from diet_ray.models.examples import Examples

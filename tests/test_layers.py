@@ -15,7 +15,7 @@ FORBIDDEN = {
 # The rooms of diet_ray, lowest first: each imports only from those before it, and from itself.
 ROOMS = (
     ("errors", "seeding", "layout", "version"),
-    ("strict", "storage"),
+    ("strict", "storage", "memory_schema"),
     ("lease",),
     ("log", "model_config", "stored_config"),
     ("models",),

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from diet_ray.distillation.addressing import active_memory, hard_targets
-from diet_ray.distillation.memory import Memory, MemorySchema, from_arrow, fuse, to_arrow
+from diet_ray.distillation.memory import Memory, from_arrow, fuse, to_arrow
 from diet_ray.distillation.outer import OuterOptimiser
 from diet_ray.distillation.unroll import MetaGradient
 from diet_ray.errors import DataError, RunError
+from diet_ray.memory_schema import MemorySchema
 from diet_ray.models.examples import Examples, dense_params, loss_of, predict
 from tests.test_influence import per_example_gradients
 from tests.tiny_network import DIM, FIELDS, TASKS, examples, network

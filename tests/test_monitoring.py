@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,22 +11,29 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from actors.placement import Node, ResourceConfig, plan
+from diet_ray.evaluation.methods import METHODS
 from diet_ray.log.stream import intake
 from diet_ray.runs.metrics import MemoryMetrics
 from diet_ray.runs.records import StageRecord
 from diet_ray.storage import FileStamp
-from pipelines import inspection
-from pipelines.runtime import health as health_module
-from pipelines.runtime.health import (
+from pipelines import inspection, study
+from pipelines.evaluate import results_table
+from pipelines.reporting.tables import plain_table
+from pipelines.runtime import exported_metrics
+from pipelines.runtime.exported_metrics import (
     COUNTERS,
-    GAUGES,
     HISTOGRAMS,
     ROWS,
     SET_ASIDE,
     Health,
     counted,
 )
+from pipelines.runtime.health import GAUGES
+from pipelines.runtime.placement import placement_table
 from pipelines.status import MEANING, newest_counts, status, status_table
+from pipelines.studies.ranking_table import ranking_agreement
+from tests import report_runs
 from tests.report_runs import write_stream
 from tests.tiny_run import stage_metrics, with_files
 
@@ -70,7 +78,7 @@ class Recorded:
     def set(self, value: float) -> None:
         self.values.append(value)
 
-    inc = observe = set
+    inc = observe = _record = set
 
 
 def test_after_each_stage_the_metrics_of_its_run_are_told(
@@ -78,17 +86,17 @@ def test_after_each_stage_the_metrics_of_its_run_are_told(
 ) -> None:
     Recorded.made = {}
     for kind in ("Gauge", "Counter", "Histogram"):
-        monkeypatch.setattr(health_module, kind, Recorded)
+        monkeypatch.setattr(exported_metrics, kind, Recorded)
     values = {**dict.fromkeys(GAUGES, 0.5), "probe_auc": None, **VALUES}
-    monkeypatch.setattr(health_module, "health", lambda run: values)
+    monkeypatch.setattr(exported_metrics, "health", lambda run: values)
     report = Health(with_files(tmp_path, {"seed": 0}, 1), json_log=False)
     report()
     report()
     told = {name.removeprefix("diet_ray_"): metric.values for name, metric in Recorded.made.items()}
     assert told.keys() == GAUGES.keys() | COUNTERS.keys() | HISTOGRAMS.keys()
     assert told["stage"] == [0.5, 0.5] and told["probe_auc"] == []
-    assert told["late_rows"] == [3, 3] and told["ahead_rows"] == []
-    assert told["rows"] == [500, 500] and told["commit_seconds"] == [3.5, 3.5]
+    assert told["late_rows"] == [0, 3, 3] and told["ahead_rows"] == [0]  # an alert sees the first event
+    assert told["rows"] == [0, 500, 500] and told["commit_seconds"] == [3.5, 3.5]
     assert {metric.tags["run"] for metric in Recorded.made.values()} == {str(tmp_path)}
 
 
@@ -188,6 +196,30 @@ def test_the_tables_of_a_run_stay_short_and_within_80_columns(stages: int) -> No
         assert max(map(len, text.splitlines())) <= 80 and "…" not in text
         assert len(text.splitlines()) <= 20
     assert str(stages) in shown(inspection.stage_table(run))
+
+
+NODES = [Node(2, 0)] * 3 + [Node(64, 8)] * 4 + [Node(96, 4)]
+
+
+def wide_tables() -> Iterator[tuple[Table, set[str]]]:
+    """Tables with as many columns as they come with, and numbers that each must show whole."""
+    yield placement_table(NODES, plan(NODES, ResourceConfig())), {"64", "34"}
+    cells = report_runs.cells(METHODS, 5, 2)
+    yield results_table(cells), {f"{value:.4f}" for value in cells.groupby("method")["auc"].mean()}
+    studied = cells.assign(variant="realignment of old rows", seconds_epoch=123.45, seconds_history=34567.8)
+    yield (
+        study.summary(studied),
+        {"123.5", "34,567.8", f"{cells[cells['method'] == 'diet']['auc'].mean():.4f}"},
+    )
+    agreed = ranking_agreement(cells)
+    yield plain_table(agreed, "Agreement"), {f"{value:.4f}" for value in agreed["regret_high"].dropna()}
+
+
+@pytest.mark.parametrize("table, numbers", list(wide_tables()))
+def test_tables_of_many_columns_fit_80(table: Table, numbers: set[str]) -> None:
+    text = shown(table)
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    assert numbers <= set(re.findall(r"[\d.,]+", text))
 
 
 def test_surviving_rows_of_a_long_run_add_up() -> None:

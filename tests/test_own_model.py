@@ -12,7 +12,7 @@ from tests.test_docs import write_modules
 from tests.tiny_run import TINY
 
 ROOT = Path(__file__).parents[1]
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 COMMANDS = """
 import sys
@@ -66,7 +66,7 @@ def test_every_command_takes_a_class_of_the_users_own(drift_log: str, tmp_path: 
 evaluate --run run --methods warmup,diet --candidates my_net:Shallow,my_net.py:Shallow --seeds 1 {fit}
 search --run run --space my_space --samples 2 --confirm 1 {fit}
 train --run run --candidate run/search/best.yaml --out model {fit}
-study table4 --run run --candidates my_net:Shallow --seeds 1 {fit}
+study table5 --run run --candidates my_net:Shallow --seeds 1 {fit}
 predict --model model --source {drift_log}/source --out scores.parquet"""
     python(COMMANDS, tmp_path, commands)
     assert "my_net:Shallow" in (tmp_path / "model" / "card.json").read_text()

@@ -86,7 +86,10 @@ def test_a_distillation_ends_with_a_verdict_and_the_next_command(
     Distill(drift_log, run, probe_seeds=0, settings=settings)()
     said = capsys.readouterr().err
     assert "The memory is" not in said and not (Path(run) / layout.VERDICT).exists()
-    assert said.splitlines()[-1] == f"next: diet-ray evaluate --run '{run}'"
+    assert said.splitlines()[-1] == (
+        f"next: diet-ray evaluate --run '{run}' --methods warmup,random,newest,diet,full "
+        "--candidates dcn,wukong --seeds 2"
+    )
     Distill(drift_log, run, probe_seeds=1, settings=settings)()
     verdict, following = capsys.readouterr().err.splitlines()[-2:]
     assert verdict.startswith("The memory is ") and "AUC on block subsequent: memory 0." in verdict

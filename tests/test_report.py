@@ -101,7 +101,7 @@ def test_every_kind_of_result_has_its_section(full_run: Run) -> None:
         "Verdict",
         "Comparison",
         "Without the subsequent block",
-        "Search: search",
+        "Search",
         "Ranking",
         "Ratio",
         "Ratio and reference",

@@ -16,11 +16,12 @@ from diet_ray.config import BoundaryConfig, CandidateConfig, QuotaRule
 from diet_ray.distillation import baselines as baselines_module
 from diet_ray.distillation.baselines import el2n_rows, kmeans_rows, random_rows
 from diet_ray.distillation.boundary import allocate_quotas, boundary_rows, el2n_histogram
-from diet_ray.distillation.el2n import BINS, El2nHistogram, el2n, el2n_bin, group_name
+from diet_ray.distillation.el2n import BINS, El2nHistogram, el2n, el2n_bin
 from diet_ray.distillation.row_choice import Rows, row_hash
 from diet_ray.distillation.scored_rows import Columns, EmbeddedRows, LocalScorer, PartScorer, ScoredPart, Span
 from diet_ray.log.batches import EncodedRows, joined
 from diet_ray.log.dataset import PreparedLog
+from diet_ray.memory_schema import group_name
 from diet_ray.models.examples import predict
 from diet_ray.storage import Folder
 from diet_ray.training.candidate_setup import candidate_recommender

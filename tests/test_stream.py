@@ -64,6 +64,7 @@ def test_files_become_memories_and_old_stages_are_swept(
     for part in ("memory", "blocks"):
         assert sorted(p.name for p in (tmp_path / "run" / part).iterdir() if p.is_dir()) == ["0003", "0004"]
     assert len(list((tmp_path / "run/vocabulary").iterdir())) >= 1
+    assert list((tmp_path / "run/tensorboard").glob("events*"))
     for stage in (3, 4):
         run.verify(stage)
     run.verify(1)  # what was swept by policy is not damage

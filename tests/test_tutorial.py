@@ -39,6 +39,8 @@ def run_page(folder: Path) -> list[str]:
 
 
 def test_the_tutorial_ends_with_a_served_model(tmp_path: Path) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert all(f"]({picture})" in text for picture in PICTURES)
     printed = run_page(tmp_path)
     assert all((tmp_path / picture).read_text().count("<svg") for picture in PICTURES)
     compared = next(text for text in printed if "mean" in text and "full" in text)

@@ -49,6 +49,11 @@ def test_a_good_memory_in_words_and_numbers() -> None:
             "no better than random",
             "worse than random rows of the newest block by 0.0100 ± 0.0010",
         ),
+        (
+            {"full": (-0.01, 0.01), "random": (0.01, 0.001)},
+            "unclear",
+            "not told apart from full training (gap -0.0100 ± 0.0100, 95 % interval ± 0.0196)",
+        ),
         ({"full": (0.01, None)}, "unclear", "+0.0100 from full training (noise unknown)"),
         ({}, "unclear", "compared with nothing"),
     ],

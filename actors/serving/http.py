@@ -26,9 +26,13 @@ class Predictor:
 
     async def __call__(self, request: Request) -> JSONResponse:
         try:
-            scores = self.model.predict(await request.json())
+            rows = await request.json()
+        except ValueError as wrong:
+            return JSONResponse({"error": f"the body is not JSON ({wrong}): POST a list of rows"}, 400)
+        try:
+            scores = self.model.predict(rows)
         except (DataError, ValueError) as wrong:
-            return JSONResponse({"error": str(wrong)}, status_code=400)
+            return JSONResponse({"error": str(wrong)}, 400)
         return JSONResponse(scores.astype(object).where(scores.notna(), None).to_dict("records"))
 
 

@@ -29,11 +29,6 @@ def labels_of_group(group_N: Tensor, tasks: int) -> Tensor:
     return (group_N.long()[:, None] >> torch.arange(tasks, device=group_N.device) & 1).float()
 
 
-def group_name(group: int, tasks: tuple[str, ...]) -> str:
-    """The tasks that are 1 in a label group, joined by +."""
-    return "+".join(task for t, task in enumerate(tasks) if group >> t & 1) or "none"
-
-
 class El2nHistogram(NamedTuple):
     """Counts of EL2N by label group and bin, and its moments; added up over the parts of a block.
 

@@ -15,9 +15,8 @@ from diet_ray.distillation.addressing import lowest
 from diet_ray.distillation.el2n import labels_of_group
 from diet_ray.distillation.influence import alignment, direction
 from diet_ray.errors import RunError
+from diet_ray.memory_schema import METADATA_KEY, MemorySchema, stored_schema
 from diet_ray.models.examples import Examples, LossPerExample, Params
-
-METADATA_KEY = b"diet_ray"
 
 
 class Memory(NamedTuple):
@@ -47,14 +46,6 @@ class Memory(NamedTuple):
 
     def to(self, device: torch.device) -> "Memory":
         return Memory(*(part.to(device) for part in self))
-
-
-class MemorySchema(NamedTuple):
-    """What must agree before a memory may be used; stored in the file's schema metadata."""
-
-    fields: tuple[str, ...]
-    dim: int
-    tasks: tuple[str, ...]
 
 
 def fusion_direction(loss: LossPerExample, params: Params, new: Memory) -> Params:
@@ -122,18 +113,6 @@ def from_arrow(table: pa.Table, expected: MemorySchema) -> Memory:
         group_N=torch.tensor(table["label_group"].to_numpy()),
         influence_N=torch.tensor(table["influence"].to_numpy()),
     )
-
-
-def stored_schema(table: pa.Table) -> MemorySchema:
-    """The schema in a memory file's metadata; RunError where the table is not a memory."""
-    metadata = (table.schema.metadata or {}).get(METADATA_KEY)
-    if metadata is None:
-        raise RunError("not a diet_ray memory: its schema metadata has no diet_ray entry")
-    try:
-        stored = json.loads(metadata)
-        return MemorySchema(tuple(stored["fields"]), stored["width"], tuple(stored["tasks"]))
-    except (ValueError, KeyError, TypeError) as broken:
-        raise RunError(f"not a diet_ray memory: its metadata is malformed ({broken})") from broken
 
 
 def _fixed_lists(value_NX: Tensor) -> pa.FixedSizeListArray:

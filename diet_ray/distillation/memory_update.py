@@ -11,9 +11,10 @@ import torch
 from diet_ray.config import RunConfig
 from diet_ray.distillation.addressing import BlockInfluence, ProxyDirection
 from diet_ray.distillation.distiller import Progress, Proxy, optimise_memory
-from diet_ray.distillation.memory import Memory, MemorySchema, fuse
+from diet_ray.distillation.memory import Memory, fuse
 from diet_ray.distillation.realignment import affine_maps, realign
 from diet_ray.log.dataset import EncodedLog
+from diet_ray.memory_schema import MemorySchema
 from diet_ray.models.base import DenseModel
 from diet_ray.models.derivatives import check_reference_model
 from diet_ray.models.ensemble import Ensemble

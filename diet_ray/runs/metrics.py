@@ -1,13 +1,15 @@
 """The numbers a stage reports in its commit record."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from diet_ray.distillation.memory import Memory
 from diet_ray.log.stream.intake_state import IntakeState
 from diet_ray.strict import Strict
+
+if TYPE_CHECKING:  # commands that only look at records do not wait for PyTorch
+    from torch import Tensor
+
+    from diet_ray.distillation.memory import Memory
 
 
 class MemoryMetrics(Strict):
@@ -26,7 +28,7 @@ class MemoryMetrics(Strict):
 
     @classmethod
     def of(
-        cls, memory: Memory, before: Memory | None, outer_loss: tuple[float, ...], peak_bytes: int
+        cls, memory: "Memory", before: "Memory | None", outer_loss: tuple[float, ...], peak_bytes: int
     ) -> "MemoryMetrics":
         return cls(
             rows=memory.rows,
@@ -133,6 +135,6 @@ def _upgraded_intake(stored: Mapping[str, Any]) -> dict[str, Any]:
     return {**{key: value for key, value in stored.items() if key != "types"}, "counts": counts}
 
 
-def _counts(value_N: torch.Tensor) -> dict[int, int]:
-    values, counts = torch.unique(value_N, return_counts=True)
+def _counts(value_N: "Tensor") -> dict[int, int]:
+    values, counts = value_N.unique(return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))

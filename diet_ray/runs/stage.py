@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, Protocol
 
 from diet_ray.config import RunConfig
 from diet_ray.distillation.boundary import boundary_rows, el2n_histogram
-from diet_ray.distillation.el2n import group_name
 from diet_ray.distillation.pool import Pool, draw_pool
 from diet_ray.distillation.scored_rows import BlockScorer, Columns
 from diet_ray.log.dataset import Block
+from diet_ray.memory_schema import group_name
 from diet_ray.runs.metrics import MeanScores, Moments, StageMetrics, StageSeconds
 from diet_ray.runs.records import StageRecord
 from diet_ray.runs.stage_memory import DistilledMemory

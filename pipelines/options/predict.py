@@ -1,4 +1,4 @@
-"""The options of `diet-ray predict`."""
+"""The options of `diet-ray predict` and `diet-ray serve`: what uses an exported model."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -31,5 +31,30 @@ class Predict:
 
     def __call__(self) -> None:
         from pipelines.predict import execute
+
+        execute(self)
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Answer rows with probabilities over HTTP, by Ray Serve (extra `serve`), until interrupted.
+
+    $ diet-ray serve --model models/best
+
+    $ curl localhost:8000 -d '[{"user_id": "u1", "ts": "2017-10-01 12:00"}]'
+
+    A request is a JSON list of rows, the answer a list with a probability per task; a row that cannot be read
+    is code 400 with the reason. For a Serve config, `actors.serving.http:application` is the application.
+    """
+
+    model: str
+    """Directory of the exported model."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0: all of the machine."""
+    port: int = 8000
+    """Port to listen on."""
+
+    def __call__(self) -> None:
+        from pipelines.serve import execute
 
         execute(self)

@@ -87,7 +87,7 @@ def lead_chart(leads: pd.DataFrame) -> Drawing:
     order = list(dict.fromkeys(leads["baseline"]))
     y = alt.Y("baseline:N", sort=order, title=None)
     x = alt.X("lead:Q", title="AUC of the memory minus AUC of the other", axis=alt.Axis(format="+.3f"))
-    cells = alt.Chart(leads).mark_circle(size=30, opacity=0.55, color=NEUTRAL)
+    cells = alt.Chart(leads).mark_circle(size=30, opacity=0.8, color=NEUTRAL)
     cells = cells.encode(y=y, x=x, tooltip=["baseline", "candidate", "seed", _tip("lead", form="+.4f")])
     means = leads.drop_duplicates("baseline")
     tips: list[Any] = ["baseline", *(_tip(name, form="+.4f") for name in ("mean", "low", "high"))]
@@ -169,7 +169,7 @@ def ranking_chart(scores: pd.DataFrame, methods: Sequence[str]) -> Drawing:
 def trajectory_chart(points: pd.DataFrame) -> Drawing:
     """Validation AUC along training, a line per candidate and seed."""
     columns = ["method", "candidate", "seed", "steps", "auc"]
-    drawing = alt.Chart(points[columns]).mark_line(opacity=0.6, strokeWidth=1.5)
+    drawing = alt.Chart(points[columns]).mark_line(opacity=0.8, strokeWidth=2)
     drawing = drawing.encode(
         x=alt.X("steps:Q", title="steps of the optimiser", scale=alt.Scale(type="log")),
         y=_auc("auc", "validation AUC"),
@@ -205,15 +205,15 @@ def search_chart(trials: pd.DataFrame, cost: str, quality: str) -> Drawing:
     return styled(_layered(*layers), trials["model"].unique(), 280)
 
 
-def line_chart(rows: pd.DataFrame, title: str, form: str = ",.4~g") -> Drawing:
+def line_chart(rows: pd.DataFrame, title: str, form: str = ",.4~g", *, zero: bool = False) -> Drawing:
     """Values over the stages: a line per name, with dots where it has few.
 
-    rows: columns stage, name, value.
+    rows: columns stage, name, value. zero: whether the axis begins at 0.
     """
     names = list(dict.fromkeys(rows["name"]))
     drawing = alt.Chart(rows).encode(
         x=_stage(),
-        y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(format=form)),
+        y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=zero), axis=alt.Axis(format=form)),
         color=alt.Color("name:N", sort=names, legend=_legend(names)),
         tooltip=["stage", "name", _tip("value", title, form)],
     )

@@ -30,8 +30,9 @@ Parts = Iterator[Part]
 
 def comparison(cells: pd.DataFrame) -> Parts:
     methods = _methods(cells)
-    seeds = ", ".join(map(str, sorted(cells["seed"].unique())))
-    yield Text(f"Test block, after the subsequent block; seeds {seeds}. {SPREAD}")
+    seeds = sorted(cells["seed"].unique())
+    which = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    yield Text(f"Test block, after the subsequent block; {which}. {SPREAD}")
     yield from _scores(cells, methods, "")
     if members_of_reference(cells):
         yield Text(
@@ -151,7 +152,8 @@ def ratio(cells: pd.DataFrame) -> Parts:
 
 
 def figure3(cells: pd.DataFrame) -> Parts:
-    yield chart(charts.ratio_chart(cells), "Mean over candidates; bars: deviation over seeds.")
+    spread = "bars: deviation over seeds." if cells["seed"].nunique() > 1 else "one seed: no noise is known."
+    yield chart(charts.ratio_chart(cells), f"Mean over candidates; {spread}")
 
 
 def references(cells: pd.DataFrame) -> Parts:

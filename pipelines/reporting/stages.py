@@ -110,7 +110,8 @@ def stream(run: Run) -> Iterator[Part]:
         for task, rate in label_rates(record, tasks).items()
     ]
     yield chart(
-        charts.line_chart(pd.DataFrame(rates), "label rate", ".4f"), "Drift: the share of positive rows."
+        charts.line_chart(pd.DataFrame(rates), "label rate", ".3~g", zero=True),
+        "Drift: the share of positive rows.",
     )
     lag = over_stages(
         records,
@@ -119,7 +120,7 @@ def stream(run: Run) -> Iterator[Part]:
             "to the commit": lambda m: m.stream.seconds_to_commit if m.stream else None,
         },
     )
-    yield chart(charts.line_chart(lag, "seconds"), "Lag: from the close of a block to its commit.")
+    yield chart(charts.line_chart(lag, "seconds", zero=True), "Lag: from the close of a block to its commit.")
     waiting = over_stages(records, {"rows waiting": lambda m: m.stream.rows_waiting if m.stream else None})
     yield chart(charts.area_chart(waiting, "rows"), "Rows that had been read and waited for a block.")
     yield from _set_aside(records)
@@ -143,5 +144,5 @@ def _set_aside(records: list[StageRecord]) -> Iterator[Part]:
         for reason, _ in reasons[: len(charts.OTHER)]
     ]
     yield chart(
-        charts.area_chart(pd.DataFrame(series), "rows set aside"), "Late and quarantined rows by reason."
+        charts.area_chart(pd.DataFrame(series), "rows set aside"), "Rows and files set aside, by reason."
     )

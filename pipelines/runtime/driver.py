@@ -18,6 +18,7 @@ from actors.reference.choice import reference_actor
 from actors.reservation import CapacityWatch, Reservation
 from actors.restart import restartable
 from actors.scorer import Scorer, ScorerPool
+from diet_ray import layout
 from diet_ray.config import RunConfig
 from diet_ray.distillation.pool import Pool
 from diet_ray.distillation.scored_rows import BlockScorer, Columns
@@ -31,6 +32,7 @@ from diet_ray.runs.stage import Budget, ProbeScores, TrainedBlock, missing_group
 from diet_ray.runs.stage_memory import PIECE, DistilledMemory
 from diet_ray.runs.trained import Trained, trained_once
 from diet_ray.storage import FileStamp
+from pipelines.runtime.board import Board, stage_values
 from pipelines.runtime.progress import Bars, console
 
 
@@ -179,6 +181,7 @@ class Driver:
         self.source, self.run, self.config, self.lease = source, run, config, lease
         self.reused, self.guard = reused, guard or NoGuard()
         self.log, self.cached = open_log(data), score_cache is not None
+        self.board = Board(run.folder, layout.TENSORBOARD, run.stage + 1)
         self.reservation = Reservation(plan, _warn)
         options = self.reservation.options
         common = (data, url, config.model_dump(mode="json"), plan.threads)
@@ -207,6 +210,7 @@ class Driver:
                     self.source.stop()
         finally:
             self.reservation.release()
+            self.board.close()
 
     def _abandon(self) -> None:
         """End the actors: whoever trains ahead would be waited for, minutes after Ctrl-C or an error."""
@@ -254,6 +258,7 @@ class Driver:
         metrics = finished.metrics.model_copy(update={"stream": source.stream})
         self.lease.check()
         self.run.commit(block.name, (*finished.files, *source.files), metrics)
+        self.board.add(stage, stage_values(self.run.records[-1]))
         self.source.committed(stage)
         shown.committed(block.rows)
         rows = metrics.memory.rows

@@ -1,9 +1,11 @@
 """Connects to the cluster, places the actors of a run on it and shows the placement."""
 
-from rich.table import Table
+from collections.abc import Sequence
+
+from rich.table import Column, Table
 
 from actors.connection import connect
-from actors.placement import Plan, ResourceConfig, cluster_nodes, placement_rows, plan
+from actors.placement import Node, Plan, ResourceConfig, cluster_nodes, placement_rows, plan
 from pipelines.runtime.progress import console
 
 
@@ -12,14 +14,23 @@ def place(resources: ResourceConfig) -> Plan:
     connect()
     nodes = cluster_nodes()
     chosen = plan(nodes, resources)
+    console.print(placement_table(nodes, chosen))
+    return chosen
+
+
+def placement_table(nodes: Sequence[Node], chosen: Plan) -> Table:
+    """A row per role, under the kinds of node that there are."""
     kinds: dict[str, int] = {}
     for node in nodes:
         kind = f"{node.cpus:g} CPUs and {node.gpus:g} GPUs"
         kinds[kind] = kinds.get(kind, 0) + 1
     shown = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
     rows = placement_rows(chosen)
-    table = Table(*rows[0], title=f"Placement on {shown}", title_justify="left")
+    table = Table(
+        *(Column(name, overflow="fold") for name in rows[0]),
+        title=f"Placement on {shown}",
+        title_justify="left",
+    )
     for row in rows:
         table.add_row(*row.values())
-    console.print(table)
-    return chosen
+    return table

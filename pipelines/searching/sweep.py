@@ -10,14 +10,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
-from fsspec.implementations.local import LocalFileSystem
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
-from tensorboardX import SummaryWriter
 
 from actors.trials import SearchSetting, TuneTrial
 from diet_ray import layout
@@ -27,6 +24,7 @@ from diet_ray.evaluation.trial_record import TrialRecord
 from diet_ray.seeding import derived_seed, numpy_generator
 from diet_ray.storage import Folder
 from pipelines.options.search import Scheduler, Searcher
+from pipelines.runtime.board import Board
 from pipelines.runtime.progress import Bar, console
 from pipelines.searching.rungs import Budget, Rung, Rungs
 from tune_spaces.space import Spaces, sample
@@ -172,8 +170,10 @@ class Recorder(tune.Callback):
     ) -> None:
         if result["epoch"]:
             number = _number(trial)
-            board = self.boards.get(number) or self.boards.setdefault(number, Board(self.folder, number))
-            board.add(result["training_iteration"], result["epoch"])
+            step = result["training_iteration"]
+            if number not in self.boards:
+                self.boards[number] = Board(self.folder, layout.tensorboard(number), step)
+            self.boards[number].add(step, {f"validation/{name}": v for name, v in result["epoch"].items()})
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._ended(trial, "stopped", "")
@@ -208,28 +208,6 @@ def trial_text(record: TrialRecord) -> str:
         scored = f"AUC {best.auc:.4f}, LogLoss {best.logloss:.4f}, {scored}"
     ended = f"failed: {record.reason}" if record.state == "failed" else record.state
     return f"trial {record.number} {record.candidate.name}: {scored}, {record.seconds:.0f} s, {ended}"
-
-
-class Board:
-    """TensorBoard log of a trial; on storage that is not local it arrives when the trial ends."""
-
-    def __init__(self, folder: Folder, number: int) -> None:
-        self.folder, self.path = folder, layout.tensorboard(number)
-        self.local = isinstance(folder.fs, LocalFileSystem)
-        self.place = folder / self.path if self.local else tempfile.mkdtemp(prefix="diet-ray-board-")
-        self.writer = SummaryWriter(self.place)
-
-    def add(self, epoch: int, scores: dict[str, float]) -> None:
-        for name, value in scores.items():
-            self.writer.add_scalar(f"validation/{name}", value, epoch)
-        self.writer.flush()
-
-    def close(self) -> None:
-        self.writer.close()
-        if not self.local:
-            for file in Path(self.place).iterdir():
-                self.folder.write(f"{self.path}/{file.name}", file.read_bytes())
-            shutil.rmtree(self.place)
 
 
 def _number(trial: Any) -> int:

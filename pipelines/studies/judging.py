@@ -1,6 +1,5 @@
 """Hold cheap judges of a search against full training: what each costs, and how it ranks."""
 
-import sys
 import time
 
 import numpy as np
@@ -18,11 +17,11 @@ from diet_ray.training.checkpoints.stored import StoredCheckpoint
 from diet_ray.training.checkpoints.writing import write_checkpoint
 from diet_ray.training.learning import learn_block
 from pipelines.options.judge import Judge
+from pipelines.reporting.tables import plain_table
 from pipelines.runtime.candidates import listed
 from pipelines.runtime.progress import console
 from pipelines.runtime.run_access import write_table
 from pipelines.studies.judge_table import FEWEST, judge_table
-from pipelines.study import plain_table
 from pipelines.truth import THREADS, opened_log, trained_candidates
 
 # What the tables of `mixed` and `warm` come from: one model, for a truth experiment has no run.
@@ -36,7 +35,7 @@ def execute(options: Judge) -> None:
             raise ConfigError(f"{given}; at least 1 is needed")
     judges = listed(options.judges, "judges", tuple(JUDGES))
     missing = judge_all(options, judges)
-    out = Console(width=None if sys.stdout.isatty() else 120)
+    out = Console()
     out.print(f"{missing} scores added in {options.truth}/judged", soft_wrap=True)
     folder = Folder.at(options.truth)
     if len(trained_candidates(folder)) >= FEWEST:

@@ -56,4 +56,4 @@ def agreement_of(cells: pd.DataFrame) -> pd.DataFrame:
                 if name != "candidates":
                     row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"candidates": "Int64"})

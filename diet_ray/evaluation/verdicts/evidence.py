@@ -5,11 +5,11 @@ import pandas as pd
 
 from diet_ray import layout
 from diet_ray.evaluation.verdicts.gaps import mean_gap
-from diet_ray.evaluation.verdicts.memory_probe import stored_evidence
 from diet_ray.evaluation.verdicts.verdict import Contrast, Evidence, Other, counted
 from diet_ray.runs.metrics import StageMetrics
 from diet_ray.runs.records import StageRecord
 from diet_ray.runs.run import Run
+from diet_ray.storage import Folder
 
 OF_CELLS: tuple[Other, ...] = ("full", "random", "newest")
 
@@ -22,6 +22,14 @@ def of_run(run: Run) -> Evidence | None:
         if evaluated:
             return evaluated
     return of_stream(run.records) if "stream" in run.config else stored_evidence(run.folder, run.stage)
+
+
+def stored_evidence(folder: Folder, stage: int) -> Evidence | None:
+    """What the probes found for the memory of `stage`; None where there were none."""
+    if not folder.exists(layout.VERDICT):
+        return None
+    evidence = Evidence.model_validate(folder.read_json(layout.VERDICT))
+    return evidence if evidence.stage == stage else None
 
 
 def of_cells(cells: pd.DataFrame, stage: int) -> Evidence | None:

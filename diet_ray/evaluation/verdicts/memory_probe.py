@@ -10,10 +10,10 @@ from diet_ray.errors import DataError
 from diet_ray.evaluation.evaluator import Evaluator
 from diet_ray.evaluation.methods import Method
 from diet_ray.evaluation.probe import probe_logits, probe_rows
+from diet_ray.evaluation.verdicts.evidence import stored_evidence
 from diet_ray.evaluation.verdicts.gaps import auc_gap
 from diet_ray.evaluation.verdicts.verdict import Contrast, Evidence, Other, counted, verdict
 from diet_ray.models.examples import predict
-from diet_ray.storage import Folder
 from diet_ray.training.embedding import embed_rows
 from diet_ray.training.metrics import Array, score_tasks
 
@@ -82,11 +82,3 @@ def judged(evaluator: Evaluator, seeds: int) -> str:
             return f"No verdict on the memory: each task has one class only in block {block.name}."
         folder.write_json(layout.VERDICT, evidence.model_dump(mode="json"))
     return verdict(evidence).text
-
-
-def stored_evidence(folder: Folder, stage: int) -> Evidence | None:
-    """What the probes found for the memory of `stage`; None where there were none."""
-    if not folder.exists(layout.VERDICT):
-        return None
-    evidence = Evidence.model_validate(folder.read_json(layout.VERDICT))
-    return evidence if evidence.stage == stage else None

@@ -8,6 +8,7 @@ from diet_ray.evaluation.verdicts.gaps import Gap
 from diet_ray.strict import Strict
 
 LEVEL = 0.95  # of the interval within which a gap is noise
+WIDE = 0.005  # half of an interval from which on it cannot show that two AUCs are as good as each other
 Other = Literal["full", "reference", "random", "newest"]
 NAMES: dict[str, str] = {
     "full": "full training",
@@ -59,6 +60,11 @@ class Contrast(Strict):
         return "better" if self.gap > 0 else "worse"
 
     @property
+    def decides(self) -> bool:
+        """Whether the gap is beyond its noise, or its noise is small enough to call the two level."""
+        return self.sign in ("better", "worse") or (self.margin is not None and self.margin <= WIDE)
+
+    @property
     def size(self) -> str:
         """The gap with its standard error: +0.0012 ± 0.0005."""
         return f"{self.gap:+.4f}" if self.error is None else f"{self.gap:+.4f} ± {self.error:.4f}"
@@ -101,8 +107,9 @@ class Verdict(NamedTuple):
 def verdict(evidence: Evidence) -> Verdict:
     """Judge a memory.
 
-    A gap is noise where its 95 % interval holds 0, and without a standard error it is called unclear. The
-    memory is good where it is not behind what has learned all history and ahead of each control.
+    A gap is noise where its 95 % interval holds 0; without a standard error, or with an interval wider than
+    WIDE on either side, it is unclear whether the two are level. The memory is good where it is not behind
+    what has learned all history and ahead of each control.
     """
     ordered = sorted(evidence.contrasts, key=lambda each: list(NAMES).index(each.other))
     whole = [each for each in ordered if each.other in TRAINED_ON_ALL]
@@ -121,7 +128,9 @@ def _quality(whole: list[Contrast], controls: list[Contrast]) -> Quality:
         return "unclear"
     if any(each.sign != "better" for each in controls):
         return "no better than random"
-    return "short" if any(each.sign == "worse" for each in whole) else "good"
+    if any(each.sign == "worse" for each in whole):
+        return "short"
+    return "good" if all(each.decides for each in whole) else "unclear"
 
 
 def counted(number: int, what: str) -> str:
@@ -139,6 +148,8 @@ def _clause(contrast: Contrast) -> str:
     whole = contrast.other in TRAINED_ON_ALL
     if contrast.sign == "unknown":
         return f"{contrast.size} from {name} (noise unknown)"
+    if whole and not contrast.decides:
+        return f"not told apart from {name} (gap {contrast.size}, 95 % interval ± {contrast.margin:.4f})"
     if contrast.sign == "level":
         return f"{'as good as' if whole else 'no better than'} {name} within noise (gap {contrast.size})"
     if contrast.sign == "better":

@@ -41,6 +41,11 @@ class FieldReader:
         self.schema = schema.model_copy(update={"join": tuple(kept.values())})
         self.sides = [Joined(kept[n].on, folder.read_parquet(layout.side_table(n))) for n in kept]
 
+    def needed_columns(self) -> list[str]:
+        """Columns that rows must have: those that the model's own side tables do not bring."""
+        joined = {name for side in self.sides for name in side.table.column_names if name != side.on}
+        return [name for name in self.schema.columns() if name not in joined]
+
     def of_rows(self, rows: RawRows) -> FieldTexts:
         """The fields of rows in memory; DataError where a column is missing, or as for `of_chunk`."""
         return self.of_chunk(chunk_of(rows, self.schema, self.sides))
