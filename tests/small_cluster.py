@@ -56,9 +56,9 @@ class SmallCluster:
         return None
 
     def kill_actor(self, name: str) -> bool:
-        """SIGKILL the process of an actor class; whether there was one."""
+        """SIGKILL the process of an actor of a class; whether there was one."""
         found = [process for process in self.processes() if title(process).startswith(f"ray::{name}")]
-        for process in found:
+        for process in found[:1]:
             process.kill()
         return bool(found)
 
