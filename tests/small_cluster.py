@@ -13,6 +13,7 @@ import psutil
 OURS = ("ray::ReferenceModel", "ray::Scorer", "ray::Distiller")
 NODE_CPUS = 2
 RAY = str(Path(sys.executable).with_name("ray"))
+STORE_BYTES = 100_000_000  # of objects, on each node
 
 
 class SmallCluster:
@@ -62,6 +63,16 @@ class SmallCluster:
             process.kill()
         return bool(found)
 
+    def fill_store(self) -> subprocess.Popen[bytes]:
+        """Start a process that puts twice what the store holds into it, and keeps it until it is ended."""
+        fill = (
+            "import numpy, ray, time; ray.init(log_to_driver=False); "
+            f"refs = [ray.put(numpy.ones({STORE_BYTES // 10}, numpy.uint8)) for _ in range(20)]; "
+            "time.sleep(600)"
+        )
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen([sys.executable, "-c", fill], env={**os.environ, **self.environment}, **quiet)
+
     def processes(self) -> list[psutil.Process]:
         """Ray's own and its workers, of both nodes."""
         return [child for node in (self.head, *self.nodes) for child in _children(node)]
@@ -71,7 +82,8 @@ class SmallCluster:
             _kill_tree(started)
 
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
-        command = [RAY, "start", "--block", "--disable-usage-stats", *words]
+        store = f"--object-store-memory={STORE_BYTES}"
+        command = [RAY, "start", "--block", store, "--disable-usage-stats", *words]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         return subprocess.Popen(command, env={**os.environ, **self.environment}, **quiet)
 
