@@ -143,8 +143,11 @@ class Attempt:
 
     def check(self, wanted: dict[str, bytes]) -> None:
         run = Run.read(str(self.run))
-        for stage in range(1, run.stage + 1):
-            run.verify(stage)
+        try:
+            for stage in range(1, run.stage + 1):
+                run.verify(stage)
+        except RunError as damaged:
+            self.outcome.bad_looks.append(str(damaged))
         files = [*self.run.glob("events/*/events.parquet"), *self.run.glob("quarantine/*/late-*.parquet")]
         found = [pq.read_table(file, columns=["event id"])["event id"].to_pylist() for file in files]
         seen = Counter(event for events in found for event in events)
@@ -329,12 +332,16 @@ def damaged_checkpoint(attempt: Attempt) -> None:
 
     def disturb(driver: subprocess.Popen[bytes]) -> None:
         time.sleep(attempt.outcome.at)
+        while driver.poll() is None and not list(attempt.run.glob("stages/*.json")):
+            time.sleep(0.02)
+        if driver.poll() is not None:
+            attempt.outcome.told = "the run had ended before"
+            return
         kill_driver(driver)
         driver.wait()
-        run = Run.read(str(attempt.run)) if (attempt.run / "config.yaml").exists() else None
-        manifest = Manifest.read(run.folder, run.stage) if run and run.stage else None
-        if manifest is None:
-            return
+        run = Run.read(str(attempt.run))
+        manifest = Manifest.read(run.folder, run.stage)
+        assert manifest
         path = attempt.run / draw.choice(manifest.files).path
         content = path.read_bytes()
         if draw.random() < 0.5:
