@@ -189,13 +189,14 @@ def kill_actor(name: str) -> Callable[[Attempt], None]:
     def fault(attempt: Attempt) -> None:
         attempt.publish(attempt.files())
 
-        def act() -> None:
-            deadline = time.monotonic() + attempt.deadline / 2
-            while not (found := attempt.cluster.kill_actor(name)) and time.monotonic() < deadline:
+        def disturb(driver: subprocess.Popen[bytes]) -> None:
+            time.sleep(attempt.outcome.at)
+            found = False
+            while driver.poll() is None and not (found := attempt.cluster.kill_actor(name)):
                 time.sleep(0.02)
             attempt.outcome.told = f"{name} killed" if found else f"there was no {name}"
 
-        attempt.go(later(attempt, act))
+        attempt.go(disturb)
 
     return fault
 
@@ -219,9 +220,9 @@ def full_store(attempt: Attempt) -> None:
     attempt.publish(attempt.files())
     filler = attempt.cluster.fill_store()
     try:
-        time.sleep(attempt.outcome.at / 2)
         attempt.go(lambda driver: None)
     finally:
+        attempt.outcome.told = "the store stayed full" if filler.poll() is None else "the store was freed"
         filler.kill()
         filler.wait()
 
@@ -383,6 +384,7 @@ FAULTS: dict[str, tuple[Callable[[Attempt], None], bool]] = {
     "other number of workers": (other_workers, False),
     "one of two workers killed": (two_workers(kill_actor("RayTrainWorker")), True),
     "driver of two workers killed": (two_workers(killed_driver), True),
+    "desk of two workers killed": (two_workers(kill_actor("ReferenceGroup")), True),
 }
 OF_TWO_WORKERS = [name for name in FAULTS if "two workers" in name]  # their memories are those of two
 
@@ -412,7 +414,8 @@ def campaign(
         for number in range(runs):
             name = faults[number % len(faults)]
             fault, same_blocks = FAULTS[name]
-            length = usual_of_two if name in OF_TWO_WORKERS else usual
+            # Workers are up in the middle of a run of two.
+            length = usual_of_two / 2 if name in OF_TWO_WORKERS else usual
             outcome = Outcome(name, number, round(draw.uniform(0, length), 2))
             attempt = Attempt(_made(folder / f"{number:03d}"), log, cluster, outcome)
             fault(attempt)

@@ -64,14 +64,16 @@ class SmallCluster:
         return bool(found)
 
     def fill_store(self) -> subprocess.Popen[bytes]:
-        """Start a process that puts twice what the store holds into it, and keeps it until it is ended."""
+        """A process that has put twice what the store holds into it, and keeps it until it is ended."""
         fill = (
             "import numpy, ray, time; ray.init(log_to_driver=False); "
             f"refs = [ray.put(numpy.ones({STORE_BYTES // 10}, numpy.uint8)) for _ in range(20)]; "
-            "time.sleep(600)"
+            "print('filled', flush=True); time.sleep(3600)"
         )
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return subprocess.Popen([sys.executable, "-c", fill], env={**os.environ, **self.environment}, **quiet)
+        words, environment = [sys.executable, "-c", fill], {**os.environ, **self.environment}
+        filler = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert filler.stdout and filler.stdout.readline() == b"filled\n"
+        return filler
 
     def processes(self) -> list[psutil.Process]:
         """Ray's own and its workers, of both nodes."""
