@@ -28,8 +28,8 @@ class ResourceConfig(Strict):
     scorers: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Number of scoring actors."""
     reference_workers: Annotated[int, Field(ge=1)] = 1
-    """Workers that learn the reference together, by Ray Train where they are several. The memory is the same
-    bit for bit on the same number."""
+    """Workers that learn the reference together, by Ray Train where they are several; for tables that do not
+    fit one device. The memory is the same bit for bit on the same number."""
     full_checkpoint_every: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Of how many checkpoints of the reference one is full, and no increment over the one before; auto: when
     the increments since the last full one have as many rows as it."""

@@ -22,6 +22,10 @@ class Reservation:
     """A bundle per actor of a plan, reserved together before any actor starts.
 
     A pending group is what makes an autoscaler bring nodes. Actors that claim nothing need no reservation.
+
+    Attributes:
+        workers: what the workers of the reference take, where they are several. Ray Train reserves for
+            itself, so this is held until all is there, and given back as it starts; None without claims.
     """
 
     def __init__(self, plan: Plan, report: Callable[[str], None]) -> None:
@@ -34,8 +38,11 @@ class Reservation:
         claim = {"CPU": plan.claim.cpus, "GPU": plan.claim.gpus}
         bundle = {name: amount for name, amount in claim.items() if amount}
         self.group: PlacementGroup | None = None
+        self.workers: PlacementGroup | None = None
         if bundle:
             self.group = placement_group([bundle] * plan.reserved, strategy="PACK")
+            if plan.actors > plan.reserved:
+                self.workers = placement_group([bundle] * (plan.actors - plan.reserved), strategy="PACK")
             self._wait(report)
 
     def options(self, number: int) -> dict[str, Any]:
@@ -49,14 +56,18 @@ class Reservation:
 
     def release(self) -> None:
         """Give everything back; actors that still run are killed."""
-        if self.group:
-            remove_placement_group(self.group)
+        for group in self._groups():
+            remove_placement_group(group)
+
+    def _groups(self) -> list[PlacementGroup]:
+        return [group for group in (self.group, self.workers) if group]
 
     def _wait(self, report: Callable[[str], None]) -> None:
-        assert self.group is not None
         limit = max(READY_S, self.plan.scale_up)
         deadline = time.monotonic() + limit
-        while not self.group.wait(min(REMIND_S, max(0.1, deadline - time.monotonic()))):
+        while not all(
+            group.wait(min(REMIND_S, max(0.1, deadline - time.monotonic()))) for group in self._groups()
+        ):
             if time.monotonic() >= deadline:
                 self.release()
                 raise ResourceError(

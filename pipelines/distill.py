@@ -69,6 +69,8 @@ def distill(
         if opened.stage == len(log.history):
             console.print(f"{run} is complete: {opened.stage} stages, {layout.memory(opened.stage)}")
             return opened
+        if reused:  # it learns nothing
+            resources = resources.model_copy(update={"reference_workers": 1})
         placed = place(resources)
         if opened.stage:
             console.print(f"resuming after stage {opened.stage}{trained_text(opened)}")

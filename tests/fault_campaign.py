@@ -78,6 +78,7 @@ class Attempt:
         self.root, self.log, self.cluster, self.outcome = root, log, cluster, outcome
         self.run, self.module, self.options = root / "run", ("pipelines.stream",), OPTIONS
         self.restarted_with: tuple[str, ...] = ()
+        self.deadline = DEADLINE_S  # of each start
         self.over = threading.Event()
         self.repair: Callable[[], None] = lambda: None  # after the second driver has ended badly
         for name in ("schema.yaml", "config.yaml"):
@@ -110,7 +111,7 @@ class Attempt:
                 if self.outcome.starts == 1:
                     disturb(driver)
                 try:
-                    if driver.wait(DEADLINE_S) == 0:
+                    if driver.wait(self.deadline) == 0:
                         return
                 except subprocess.TimeoutExpired:
                     driver.kill()
@@ -142,8 +143,11 @@ class Attempt:
 
     def check(self, wanted: dict[str, bytes]) -> None:
         run = Run.read(str(self.run))
-        for stage in range(1, run.stage + 1):
-            run.verify(stage)
+        try:
+            for stage in range(1, run.stage + 1):
+                run.verify(stage)
+        except RunError as damaged:
+            self.outcome.bad_looks.append(str(damaged))
         files = [*self.run.glob("events/*/events.parquet"), *self.run.glob("quarantine/*/late-*.parquet")]
         found = [pq.read_table(file, columns=["event id"])["event id"].to_pylist() for file in files]
         seen = Counter(event for events in found for event in events)
@@ -185,12 +189,14 @@ def kill_actor(name: str) -> Callable[[Attempt], None]:
     def fault(attempt: Attempt) -> None:
         attempt.publish(attempt.files())
 
-        def act() -> None:
-            deadline = time.monotonic() + 30
-            while not attempt.cluster.kill_actor(name) and time.monotonic() < deadline:
+        def disturb(driver: subprocess.Popen[bytes]) -> None:
+            time.sleep(attempt.outcome.at)
+            found = False
+            while driver.poll() is None and not (found := attempt.cluster.kill_actor(name)):
                 time.sleep(0.02)
+            attempt.outcome.told = f"{name} killed" if found else f"there was no {name}"
 
-        attempt.go(later(attempt, act))
+        attempt.go(disturb)
 
     return fault
 
@@ -207,6 +213,18 @@ def kill_node(attempt: Attempt) -> None:
     attempt.go(later(attempt, act))
     if attempt.cluster.nodes:
         attempt.cluster.kill_node()
+
+
+def full_store(attempt: Attempt) -> None:
+    """Another driver on the cluster fills the object store for as long as the run lasts; objects spill."""
+    attempt.publish(attempt.files())
+    filler = attempt.cluster.fill_store()
+    try:
+        attempt.go(lambda driver: None)
+    finally:
+        attempt.outcome.told = "the store stayed full" if filler.poll() is None else "the store was freed"
+        filler.kill()
+        filler.wait()
 
 
 def full_disk(attempt: Attempt) -> None:
@@ -294,6 +312,7 @@ def two_workers(fault: Callable[[Attempt], None]) -> Callable[[Attempt], None]:
     def with_two(attempt: Attempt) -> None:
         attempt.options += TWO_WORKERS
         attempt.restarted_with = TWO_WORKERS
+        attempt.deadline = 2 * DEADLINE_S
         fault(attempt)
 
     return with_two
@@ -303,6 +322,7 @@ def other_workers(attempt: Attempt) -> None:
     """The driver is killed, and started again on a cluster where another number learns the reference."""
     before, after = ((), TWO_WORKERS) if attempt.outcome.seed % 2 else (TWO_WORKERS, ())
     attempt.options, attempt.restarted_with = (*attempt.options, *before), after
+    attempt.deadline = 2 * DEADLINE_S
     killed_driver(attempt)
 
 
@@ -313,12 +333,16 @@ def damaged_checkpoint(attempt: Attempt) -> None:
 
     def disturb(driver: subprocess.Popen[bytes]) -> None:
         time.sleep(attempt.outcome.at)
+        while driver.poll() is None and not list(attempt.run.glob("stages/*.json")):
+            time.sleep(0.02)
+        if driver.poll() is not None:
+            attempt.outcome.told = "the run had ended before"
+            return
         kill_driver(driver)
         driver.wait()
-        run = Run.read(str(attempt.run)) if (attempt.run / "config.yaml").exists() else None
-        manifest = Manifest.read(run.folder, run.stage) if run and run.stage else None
-        if manifest is None:
-            return
+        run = Run.read(str(attempt.run))
+        manifest = Manifest.read(run.folder, run.stage)
+        assert manifest
         path = attempt.run / draw.choice(manifest.files).path
         content = path.read_bytes()
         if draw.random() < 0.5:
@@ -349,6 +373,7 @@ FAULTS: dict[str, tuple[Callable[[Attempt], None], bool]] = {
     "distiller killed": (kill_actor("Distiller"), True),
     "node killed": (kill_node, True),
     "disk full": (full_disk, True),
+    "object store full": (full_store, True),
     "truncated file": (damaged_file(truncated), True),
     "foreign file": (damaged_file(foreign), True),
     "duplicated file": (duplicated_file, False),
@@ -359,12 +384,18 @@ FAULTS: dict[str, tuple[Callable[[Attempt], None], bool]] = {
     "other number of workers": (other_workers, False),
     "one of two workers killed": (two_workers(kill_actor("RayTrainWorker")), True),
     "driver of two workers killed": (two_workers(killed_driver), True),
+    "desk of two workers killed": (two_workers(kill_actor("ReferenceGroup")), True),
 }
 OF_TWO_WORKERS = [name for name in FAULTS if "two workers" in name]  # their memories are those of two
 
 
-def campaign(runs: int = 110, out: Path = Path(".demo/faults.json"), seed: int = 0) -> None:
-    """Run the campaign; the outcomes go to OUT as JSON, a table to the terminal.
+def campaign(
+    runs: int = 110,
+    out: Path = Path(".demo/faults.json"),
+    seed: int = 0,
+    faults: tuple[str, ...] = tuple(FAULTS),
+) -> None:
+    """Run the campaign of FAULTS in turn; the outcomes go to OUT as JSON, a table to the terminal.
 
     Ends with status 1 where a row was lost or doubled, a memory differs, a reader saw half a state, or a run
     hung.
@@ -375,21 +406,17 @@ def campaign(runs: int = 110, out: Path = Path(".demo/faults.json"), seed: int =
     cluster = SmallCluster(folder / "ray")
     try:
         log = write_log(folder, rows=ROWS)
-        calm = Attempt(_made(folder / "calm"), log, cluster, Outcome("none", -1, 0))
-        calm.publish(calm.files())
-        calm.go(lambda driver: None)
-        wanted, usual = memories(calm.run), calm.outcome.seconds
-        assert len(wanted) == ROWS // BLOCK_ROWS, (calm.root / "out").read_text()
-        console.print(f"undisturbed: {usual:.0f} s, {len(wanted)} memories, {calm.outcome.looks:,} looks")
-        of_two = Attempt(_made(folder / "two"), log, cluster, Outcome("none", -1, 0))
-        of_two.options += TWO_WORKERS
-        of_two.publish(of_two.files())
-        of_two.go(lambda driver: None)
-        wanted_of_two = memories(of_two.run)
+        wanted, usual = undisturbed(folder / "one", log, cluster, ())
+        wanted_of_two, usual_of_two = wanted, usual
+        if set(faults) & {*OF_TWO_WORKERS, "other number of workers"}:
+            wanted_of_two, usual_of_two = undisturbed(folder / "two", log, cluster, TWO_WORKERS)
+        console.print(f"undisturbed: {usual:.0f} s, of two workers {usual_of_two:.0f} s")
         for number in range(runs):
-            name = list(FAULTS)[number % len(FAULTS)]
+            name = faults[number % len(faults)]
             fault, same_blocks = FAULTS[name]
-            outcome = Outcome(name, number, round(draw.uniform(0, usual), 2))
+            # Workers are up in the middle of a run of two.
+            length = usual_of_two / 2 if name in OF_TWO_WORKERS else usual
+            outcome = Outcome(name, number, round(draw.uniform(0, length), 2))
             attempt = Attempt(_made(folder / f"{number:03d}"), log, cluster, outcome)
             fault(attempt)
             if not outcome.hung:
@@ -410,6 +437,19 @@ def campaign(runs: int = 110, out: Path = Path(".demo/faults.json"), seed: int =
         console.print(f"bad runs are left in {folder}")
         sys.exit(1)
     shutil.rmtree(folder)
+
+
+def undisturbed(
+    folder: Path, log: pa.Table, cluster: SmallCluster, options: tuple[str, ...]
+) -> tuple[dict[str, bytes], float]:
+    """The memories of a run without a fault, and its seconds."""
+    calm = Attempt(_made(folder), log, cluster, Outcome("none", -1, 0))
+    calm.options, calm.deadline = (*OPTIONS, *options), 2 * DEADLINE_S
+    calm.publish(calm.files())
+    calm.go(lambda driver: None)
+    found = memories(calm.run)
+    assert len(found) == ROWS // BLOCK_ROWS, (calm.root / "out").read_text()
+    return found, calm.outcome.seconds
 
 
 def _made(folder: Path) -> Path:

@@ -7,6 +7,7 @@ They are forked from one that has imported torch and started no thread, which sa
 
 import multiprocessing
 import os
+import shutil
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -64,6 +65,15 @@ def own_meta_gradient(peers: Peers) -> tuple[MetaGradient, float]:
     return gradient, weight
 
 
+def resume_after_four(folder: Path, peers: Peers) -> None:
+    """Go on with the first checkpoint that four processes wrote."""
+    run = folder / "of-2-after-4"
+    if peers.rank == 0:
+        shutil.copytree(folder / "of-4/reference/0001", run / "reference/0001")
+    peers.gather(None)
+    trainer(folder / "log", run, peers).train(2)
+
+
 def work(folder: Path, rank: int) -> None:
     """For each number of processes: learn two blocks; resume after the first with a checkpoint of others."""
     torch.set_num_threads(1)
@@ -80,6 +90,8 @@ def work(folder: Path, rank: int) -> None:
         stamps = again.train(2)[0]
         resumed = trainer(folder / "log", folder / f"of-{size}-after-1", peers)
         resumed.train(2)
+        if size == 2:
+            resume_after_four(folder, peers)
         meta = averaged(*own_meta_gradient(peers), peers)
         torch.save(meta._asdict(), folder / f"meta-{size}-{rank}")
         if rank == 0:

@@ -13,6 +13,7 @@ import psutil
 OURS = ("ray::ReferenceModel", "ray::Scorer", "ray::Distiller")
 NODE_CPUS = 2
 RAY = str(Path(sys.executable).with_name("ray"))
+STORE_BYTES = 100_000_000  # of objects, on each node
 
 
 class SmallCluster:
@@ -56,11 +57,23 @@ class SmallCluster:
         return None
 
     def kill_actor(self, name: str) -> bool:
-        """SIGKILL the process of an actor class; whether there was one."""
+        """SIGKILL the process of an actor of a class; whether there was one."""
         found = [process for process in self.processes() if title(process).startswith(f"ray::{name}")]
-        for process in found:
+        for process in found[:1]:
             process.kill()
         return bool(found)
+
+    def fill_store(self) -> subprocess.Popen[bytes]:
+        """A process that has put twice what the store holds into it, and keeps it until it is ended."""
+        fill = (
+            "import numpy, ray, time; ray.init(log_to_driver=False); "
+            f"refs = [ray.put(numpy.ones({STORE_BYTES // 10}, numpy.uint8)) for _ in range(20)]; "
+            "print('filled', flush=True); time.sleep(3600)"
+        )
+        words, environment = [sys.executable, "-c", fill], {**os.environ, **self.environment}
+        filler = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert filler.stdout and filler.stdout.readline() == b"filled\n"
+        return filler
 
     def processes(self) -> list[psutil.Process]:
         """Ray's own and its workers, of both nodes."""
@@ -71,7 +84,8 @@ class SmallCluster:
             _kill_tree(started)
 
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
-        command = [RAY, "start", "--block", "--disable-usage-stats", *words]
+        store = f"--object-store-memory={STORE_BYTES}"
+        command = [RAY, "start", "--block", store, "--disable-usage-stats", *words]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         return subprocess.Popen(command, env={**os.environ, **self.environment}, **quiet)
 

@@ -98,9 +98,10 @@ def test_processes_that_restore_repeat_a_block_bit_for_bit(folder: Path, size: i
 
 @pytest.mark.parametrize("size", SIZES)
 def test_any_number_of_processes_continues_from_the_checkpoint_of_any_other(folder: Path, size: int) -> None:
-    """One process after four and after two, and both of them after one."""
+    """One process after four and after two, both of them after one, and two after four."""
     expected = restored(folder, "of-1", 2)
     assert_close(expected, restored(folder, f"of-{size}-after-1", 2))
+    assert_close(expected, restored(folder, "of-2-after-4", 2))
     shutil.copytree(folder / f"of-{size}", folder / f"alone-after-{size}")
     alone: ReferenceTrainer = trainer(folder / "log", folder / f"alone-after-{size}")
     alone.train(2)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.placement import Claim, Node, ResourceConfig, capacity, gpu_share, plan, task_claim
-from actors.reservation import CapacityWatch
+from actors.reservation import CapacityWatch, Reservation
 from diet_ray.errors import ResourceError
 
 UNIT = 10_000  # Ray counts shares in ten-thousandths
@@ -188,3 +188,50 @@ def test_a_cluster_that_grows_again_in_time_is_waited_for(monkeypatch: pytest.Mo
             time.sleep(0.01)
         time.sleep(0.05)
     assert not cluster.killed and len(messages) == 1
+
+
+class FakeGroups:
+    """Placement groups of a cluster that has room for some bundles."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+        self.room, self.made, self.removed = room, list[FakeGroup](), list[FakeGroup]()
+        monkeypatch.setattr("actors.reservation.placement_group", self._make)
+        monkeypatch.setattr("actors.reservation.remove_placement_group", self.removed.append)
+        monkeypatch.setattr("actors.reservation.cluster_nodes", lambda: [Node(8, 0)])
+        monkeypatch.setattr("actors.reservation.READY_S", 0.05)
+
+    def _make(self, bundles: list[dict[str, float]], strategy: str) -> "FakeGroup":
+        self.room -= len(bundles)
+        self.made.append(FakeGroup(len(bundles), fits=self.room >= 0))
+        return self.made[-1]
+
+
+class FakeGroup:
+    def __init__(self, bundles: int, fits: bool) -> None:
+        self.bundles, self.fits = bundles, fits
+
+    def wait(self, seconds: float) -> bool:
+        if not self.fits:
+            time.sleep(seconds)
+        return self.fits
+
+
+def test_workers_of_a_reference_are_reserved_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And all is given back where there is no room for them; two runs would each wait for the other's."""
+    chosen = plan([Node(8, 0)], ResourceConfig(reference_workers=3, scorers=2, num_cpus=1))
+    groups = FakeGroups(monkeypatch, room=6)
+    reserved = Reservation(chosen, lambda message: None)
+    assert [group.bundles for group in groups.made] == [3, 3]
+    assert reserved.workers is groups.made[1] and not groups.removed  # type: ignore[comparison-overlap]
+    reserved.release()
+    assert groups.removed == groups.made
+    groups = FakeGroups(monkeypatch, room=5)
+    with pytest.raises(ResourceError, match="6 actors with 1 CPU and 0 GPU each could not be reserved"):
+        Reservation(chosen, lambda message: None)
+    assert groups.removed == groups.made
+
+
+def test_one_reference_has_a_place_among_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = FakeGroups(monkeypatch, room=4)
+    reserved = Reservation(plan([Node(8, 0)], ResourceConfig(scorers=2, num_cpus=1)), lambda message: None)
+    assert [group.bundles for group in groups.made] == [4] and reserved.workers is None

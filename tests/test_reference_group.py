@@ -1,11 +1,10 @@
 """The reference on workers of Ray Train: what passes between driver and workers, and what a loss does."""
 
 import os
-import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,13 @@ from typing import Any
 import psutil
 import pytest
 import torch.distributed as dist
+from ray.train import ControllerError, WorkerGroupError
 
 from actors.placement import Claim, ResourceConfig
 from actors.progress import Event
-from actors.reference.group import GroupSetting, Order, ReferenceGroup, work
+from actors.reference.group import NOTHING, GroupSetting, Order, ReferenceGroup, work
+from diet_ray import layout
+from diet_ray.config import TrainingConfig
 from diet_ray.errors import DataError, ResourceError
 from diet_ray.runs.reference import ReferenceTrainer
 from diet_ray.runs.run import Run
@@ -25,6 +27,7 @@ from diet_ray.storage import Folder
 from diet_ray.training.checkpoints.manifest import Manifest
 from pipelines.distill import distill
 from tests.distinct_blocks import SMALL, write_distinct_blocks
+from tests.small_cluster import title
 from tests.tiny_run import TINY
 
 
@@ -32,8 +35,14 @@ class Desk(ReferenceGroup):
     """Without Ray and without workers."""
 
     def __init__(self) -> None:
-        self.order, self.ended = Order(0, "", 0), None
-        self.answers = queue.Queue()
+        self._open()
+        self.fitting = threading.Thread(target=self._ended, daemon=True)
+        self.fitting.start()
+
+    def _ended(self) -> None:
+        """A worker that does nothing but end."""
+        while self.order.kind != "end":
+            time.sleep(0.01)
 
 
 def worker(desk: Desk, *events: Event) -> threading.Thread:
@@ -58,11 +67,12 @@ def test_an_order_is_carried_out_once_and_answered_in_order() -> None:
     events = list(desk.train(4))
     first.join()
     assert events == [Event("progress", 7), Event("progress", 3), Event("done", ("files", 0.5))]
-    assert desk.next_order(0) == Order(1, "train", 4) and desk.next_order(1) is None
+    assert desk.next_order(0) is None  # a worker that starts anew does not carry it out again
     second = worker(desk, Event("done", "scores"))
     assert desk.progressive(5) == "scores"
     second.join()
-    assert desk.next_order(1) == Order(2, "progressive", 5)
+    desk.end()
+    assert desk.next_order(0) == desk.next_order(2) == Order(3, "end", 0) and not desk.fitting.is_alive()
 
 
 def test_an_error_of_a_worker_is_raised_as_it_was() -> None:
@@ -71,6 +81,17 @@ def test_an_error_of_a_worker_is_raised_as_it_was() -> None:
     with pytest.raises(DataError, match="training loss is nan"):
         list(desk.train(1))
     thread.join()
+
+
+def test_an_order_stays_open_until_it_is_carried_out() -> None:
+    """Workers that start anew find it."""
+    desk = Desk()
+    desk.order = Order(1, "train", 4)
+    desk.answer(1, Event("progress", 7))
+    assert desk.next_order(0) == Order(1, "train", 4) and desk.next_order(1) is None
+    desk.answer(1, Event("done", ("files", 0.5)))
+    assert desk.next_order(0) is None
+    desk.end()
 
 
 def test_workers_that_are_lost_for_good_end_the_call() -> None:
@@ -88,15 +109,13 @@ class FakeCall:
 
 
 class Orders:
-    """A desk with a list of orders; after the last one it is gone, as when the run ends."""
+    """A desk with a list of orders."""
 
     def __init__(self, *orders: Order) -> None:
         self.orders, self.answers = list(orders), list[tuple[int, Event]]()
         self.next_order, self.answer = FakeCall(self._next), FakeCall(self._answer)
 
     def _next(self, after: int) -> Order | None:
-        if after == len(self.orders):
-            raise ConnectionError("the actor is gone")
         return self.orders[after]
 
     def _answer(self, number: int, event: Event) -> None:
@@ -116,12 +135,12 @@ def test_a_worker_carries_out_orders_as_the_one_reference_does(
         Order(2, "train", 1),
         Order(3, "progressive", 2),
         Order(4, "train", 2),
+        Order(5, "end", 0),
     )
     dist.init_process_group("gloo", f"file://{tmp_path}/group", timedelta(seconds=60), 1, 0)
     try:
         setting = GroupSetting(1, Claim(0, 0), threads=1, full_every=1)
-        with pytest.raises(ConnectionError):
-            work({"place": place, "setting": setting, "desk": desk})
+        work({"place": place, "setting": setting, "desk": desk})
     finally:
         dist.destroy_process_group()
     own = ReferenceTrainer(RunState(log, Folder.at(str(tmp_path / "own")), SMALL), full_every=1)
@@ -136,6 +155,57 @@ def test_a_worker_carries_out_orders_as_the_one_reference_does(
     assert manifest and manifest.increments == 0
 
 
+class FakeTrainer:
+    """Ray Train as far as a group asks for it; `fit` raises what it is given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
+        self.failure, self.seen = failure, list[Any]()
+        monkeypatch.setattr("actors.reference.group.TorchTrainer", self._new)
+        monkeypatch.setattr("actors.reference.group.remove_placement_group", self.seen.append)
+
+    def _new(self, loop: Any, **options: Any) -> "FakeTrainer":
+        self.options = options
+        return self
+
+    def fit(self) -> None:
+        self.seen.append("fit")
+        raise self.failure
+
+
+@pytest.mark.parametrize(
+    ("claim", "taken"),
+    [(Claim(0, 0), NOTHING), (Claim(1, 0), {"CPU": 1}), (Claim(0, 1), {"GPU": 1})],
+)
+def test_workers_take_what_was_held_for_them_and_are_refused_where_there_is_no_place(
+    claim: Claim, taken: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Train by itself would try forever; a share of a CPU, however small, would keep tasks from it."""
+    fake = FakeTrainer(monkeypatch, ControllerError(TimeoutError("no place")))
+    desk = Desk()
+    desk.place, desk.desk = ("", str(tmp_path), {}), None
+    desk.setting = GroupSetting(2, claim, threads=1, start_s=30)
+    held: Any = "held"
+    desk._fit(held)
+    assert fake.seen == ["held", "fit"]
+    scaling, run = fake.options["scaling_config"], fake.options["run_config"]
+    assert (scaling.num_workers, scaling.resources_per_worker) == (2, taken)
+    assert 0 <= run.failure_config.controller_failure_limit < 5
+    assert fake.options["torch_config"].timeout_s <= 900
+    refused = r"2 workers .* could not be started 3 times within 30 s.*fewer resources\.reference_workers"
+    with pytest.raises(ResourceError, match=refused):
+        list(desk.train(1))
+
+
+def test_a_group_that_was_lost_too_often_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeTrainer(monkeypatch, WorkerGroupError("rank 1 died", {1: OSError("gone")}))
+    desk = Desk()
+    desk.place, desk.desk = ("", str(tmp_path), {}), None
+    desk.setting = GroupSetting(2, Claim(0, 0), threads=1)
+    desk._fit(None)
+    with pytest.raises(ResourceError, match="workers of the reference were lost too often: rank 1 died"):
+        list(desk.train(1))
+
+
 def memories(run: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in sorted(run.glob("memory/*/memory.parquet"))}
 
@@ -143,54 +213,52 @@ def memories(run: Path) -> dict[str, bytes]:
 def workers_of_train() -> list[psutil.Process]:
     """Processes of this test's Ray that learn the reference."""
     below = psutil.Process().children(recursive=True)
-    return [process for process in below if "RayTrainWorker" in " ".join(process.cmdline())]
+    return [process for process in below if title(process).startswith("ray::RayTrainWorker")]
 
 
-@pytest.fixture
-def killer() -> Iterator[Any]:
-    """Kills one of two workers as soon as a stage's memory of before is there."""
-    over = threading.Event()
-    killed: list[int] = []
+class Killer(threading.Thread):
+    """Kills one of two workers in the middle of the second block of a run.
 
-    def kill(run: Path) -> None:
-        while not over.wait(0.05):
-            found = workers_of_train()
-            if (run / "stages/0001.json").exists() and len(found) == 2:
-                os.kill(found[0].pid, signal.SIGKILL)
-                killed.append(found[0].pid)
-                return
+    That is once the worker has worked for WORK_S after the first block's checkpoint, and before the second
+    block's; `killed` says whether that was so.
+    """
 
-    threads: list[threading.Thread] = []
+    WORK_S = 0.3  # of CPU; a block takes several times as much
 
-    def start(run: Path) -> list[int]:
-        threads.append(threading.Thread(target=kill, args=(run,)))
-        threads[0].start()
-        return killed
+    def __init__(self, run: Path) -> None:
+        super().__init__(daemon=True)
+        self.run_folder, self.killed = run, False
 
-    yield start
-    over.set()
-    for thread in threads:
-        thread.join()
+    def run(self) -> None:
+        while not (self.run_folder / "reference/0001/checkpoint.json").exists():
+            time.sleep(0.005)
+        victim = workers_of_train()[-1]
+        start = victim.cpu_times().user
+        while victim.cpu_times().user < start + self.WORK_S:
+            time.sleep(0.005)
+        if not (self.run_folder / "reference/0002").exists():
+            os.kill(victim.pid, signal.SIGKILL)
+            self.killed = not (self.run_folder / "reference/0002").exists()
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_a_worker_that_is_lost_changes_nothing(
-    ray_here: None, drift_log: str, tmp_path: Path, killer: Any
-) -> None:
-    """Bit for bit on the same number of workers; to rounding what one worker learns, and resumed by one."""
-    two = ResourceConfig(reference_workers=2, threads=1, scorers=1)
-    whole, disturbed, alone = tmp_path / "whole", tmp_path / "disturbed", tmp_path / "alone"
-    distill(drift_log, str(whole), TINY, two)
-    killed = killer(disturbed)
-    distill(drift_log, str(disturbed), TINY, two)
-    assert killed and memories(disturbed) == memories(whole) and len(memories(whole)) == 3
-    distill(drift_log, str(alone), TINY, ResourceConfig(threads=1, scorers=1))
-    runs = [Run.read(str(run)) for run in (whole, alone)]
+def test_a_worker_that_is_lost_changes_nothing(ray_here: None, drift_log: str, tmp_path: Path) -> None:
+    """Bit for bit on two workers again; to rounding where one resumes the run, as on a smaller cluster."""
+    two = ResourceConfig(reference_workers=2, threads=1, scorers=1, num_cpus=0.25)
+    slow = TINY.model_copy(update={"training": TrainingConfig(batch_size=8)})
+    whole, disturbed = tmp_path / "whole", tmp_path / "disturbed"
+    distill(drift_log, str(whole), slow, two)
+    killer = Killer(disturbed)
+    killer.start()
+    distill(drift_log, str(disturbed), slow, two)
+    assert killer.killed
+    assert memories(disturbed) == memories(whole) and len(memories(whole)) == 3
+    for path in (layout.record(3), layout.trained(3)):
+        (disturbed / path).unlink()
+    distill(drift_log, str(disturbed), slow, ResourceConfig(threads=1, scorers=1))
+    runs = [Run.read(str(run)) for run in (whole, disturbed)]
     losses = [[record.metrics.training_loss for record in run.records] for run in runs]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
-    for run in (whole, disturbed):
-        # A cluster of another size resumes it.
-        (run / "stages/0003.json").unlink()
-        distill(drift_log, str(run), TINY, ResourceConfig(threads=1, scorers=1))
-    assert memories(whole) == memories(disturbed)
+    assert losses[0][:2] == losses[1][:2] and losses[0][2] == pytest.approx(losses[1][2], abs=1e-3)
+    writers = {path.name.split("-")[1] for path in (disturbed / "reference/0003").glob("rows-*")}
+    assert writers == {"0"}

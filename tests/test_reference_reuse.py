@@ -8,10 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import diet_ray
+from actors.placement import ResourceConfig
 from diet_ray import layout
 from diet_ray.config import RunConfig
 from diet_ray.errors import RunError
 from diet_ray.runs.run import Run
+from pipelines.distill import distill
 from tests.tiny_run import TINY
 
 
@@ -75,3 +77,18 @@ def test_an_unfinished_or_damaged_lender_is_refused(drift_log: str, run_dir: str
     (lender / "stages/0003.json").unlink()
     with pytest.raises(RunError, match="has 2 of 3 stages"):
         lent(drift_log, tmp_path / "b", str(lender))
+
+
+def test_a_run_that_borrows_places_one_worker_for_its_reference(
+    drift_log: str, run_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It learns nothing: several would hold their GPUs for nothing."""
+
+    def place(resources: ResourceConfig) -> None:
+        raise RunError(f"{resources.reference_workers} workers, {resources.scorers} scorers")
+
+    monkeypatch.setattr("pipelines.distill.place", place)
+    asked = ResourceConfig(reference_workers=4, scorers=3)
+    for lender, workers in ((run_dir, 1), (None, 4)):
+        with pytest.raises(RunError, match=f"{workers} workers, 3 scorers"):
+            distill(drift_log, str(tmp_path / f"of-{workers}"), TINY, asked, reference_of=lender)

@@ -1,20 +1,19 @@
 """The reference of a run: one actor, or a group of Ray Train behind one."""
 
-from collections.abc import Callable
 from typing import Any
 
+import ray
+
 from actors.placement import Plan
-from actors.reference.group import GroupSetting, ReferenceGroup
+from actors.reference.group import END_S, GroupSetting, ReferenceGroup
 from actors.reference.model import ReferenceModel
+from actors.reservation import Reservation
 from actors.restart import restartable
 
-START_S = 60.0
 CALLS = 8  # at once: orders, answers, and what the workers ask
 
 
-def reference_actor(
-    plan: Plan, data: str, run: str, config: dict[str, Any], options: Callable[[int], dict[str, Any]]
-) -> Any:
+def reference_actor(plan: Plan, data: str, run: str, config: dict[str, Any], reserved: Reservation) -> Any:
     """An actor with the interface of ReferenceModel.
 
     Args:
@@ -22,14 +21,24 @@ def reference_actor(
         data: URL of the log.
         run: URL of the run.
         config: of the run, as plain values.
-        options: actor options by the number of a reserved place; the reference has the last one.
+        reserved: of the run; one reference has its last place.
     """
     if plan.reference_workers == 1:
-        place = options(plan.reserved - 1)
+        place = reserved.options(plan.reserved - 1)
         actor = restartable(ReferenceModel).options(**place)
         return actor.remote(data, run, config, plan.threads, plan.full_every)
     setting = GroupSetting(
-        plan.reference_workers, plan.claim, plan.threads, plan.full_every, max(START_S, plan.scale_up)
+        plan.reference_workers,
+        plan.claim,
+        plan.threads,
+        plan.full_every,
+        start_s=max(plan.patience, plan.scale_up),
     )
     group = restartable(ReferenceGroup).options(num_cpus=0, max_concurrency=CALLS)
-    return group.remote(data, run, config, setting)
+    return group.remote(data, run, config, setting, reserved.workers)
+
+
+def end_reference(reference: Any, plan: Plan) -> None:
+    """Let the workers of a group give back what they claimed; one actor goes with its reservation."""
+    if plan.reference_workers > 1:
+        ray.wait([reference.end.remote()], timeout=2 * END_S)

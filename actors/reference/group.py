@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import pyarrow.fs
 import ray
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from actors.placement import Claim
 from actors.progress import REPORT_EVERY, Event
@@ -37,7 +38,11 @@ POLL_S = 0.1
 COLLECTIVE_S = 600  # a process that its peers wait for longer is lost; torch would wait half an hour
 # Of workers, for each of which all start again from the last checkpoint; as many as actors may be restarted.
 MOST_FAILURES = 50
-SMALLEST_CPU = 0.001  # a worker that claims nothing has no placement group, which Ray Train needs
+MOST_STARTS = 3  # that fail because there is no place; Ray Train by itself would try forever
+END_S = 60  # for the workers to end
+# Of a worker without a claim, because Ray Train needs one: a byte of memory is always there, and a share of a
+# CPU would keep a task from the last one.
+NOTHING = {"memory": 1.0}
 
 
 class GroupSetting(NamedTuple):
@@ -47,28 +52,41 @@ class GroupSetting(NamedTuple):
     claim: Claim
     threads: int
     full_every: FullEvery = "auto"
-    start_s: float = 60.0  # for the workers to start, an autoscaler's nodes included
+    start_s: float = 60.0  # to wait for a place for all workers, an autoscaler's nodes included
 
 
 class Order(NamedTuple):
     """What all workers do next."""
 
     number: int
-    kind: str  # "train" or "progressive"
+    kind: str  # "train", "progressive" or "end"
     stage: int
 
 
 class ReferenceGroup(RunWorker):
     """Hands orders of the driver to the workers, and their answers back; its calls may be repeated."""
 
-    def __init__(self, data: str, run: str, config: dict[str, Any], setting: GroupSetting) -> None:
+    def __init__(
+        self,
+        data: str,
+        run: str,
+        config: dict[str, Any],
+        setting: GroupSetting,
+        held: PlacementGroup | None,
+    ) -> None:
+        """held: keeps the places of the workers until Ray Train takes them."""
         super().__init__(data, run, config, setting.threads)
-        self.place = (data, run, config)
-        self.setting, self.order = setting, Order(0, "", 0)
+        self.place, self.setting = (data, run, config), setting
+        self._open()
+        self.desk = ray.get_runtime_context().current_actor
+        self.fitting = threading.Thread(target=self._fit, args=(held,), daemon=True)
+        self.fitting.start()
+
+    def _open(self) -> None:
+        """There is no order yet."""
+        self.order, self.carried_out = Order(0, "", 0), 0
         self.answers: queue.Queue[tuple[int, Event]] = queue.Queue()
         self.ended: BaseException | None = None
-        self.desk = ray.get_runtime_context().current_actor
-        threading.Thread(target=self._fit, daemon=True).start()
 
     def progressive(self, stage: int) -> Scores:
         """Scores on the block of `stage` before it is learned."""
@@ -80,12 +98,23 @@ class ReferenceGroup(RunWorker):
         """Learn the block of `stage`; yields progress in rows, then the checkpoint's stamps and the loss."""
         yield from self._carried_out("train", stage)
 
+    def end(self) -> None:
+        """End the workers, and give back what they claimed."""
+        self.order = Order(self.order.number + 1, "end", 0)
+        self.fitting.join(END_S)
+
     def next_order(self, after: int) -> Order | None:
-        """The open order, for a worker that has carried out order `after`; None where it has to wait."""
-        return self.order if self.order.number > after else None
+        """The open order, for a worker that has carried out order `after`; None where it has to wait.
+
+        An order that was carried out is closed: workers that start anew would write its checkpoint a second
+        time, while others read it.
+        """
+        return self.order if self.order.number > max(after, self.carried_out) else None
 
     def answer(self, number: int, event: Event) -> None:
         """What a worker says of an order."""
+        if event.kind != "progress":
+            self.carried_out = max(self.carried_out, number)
         self.answers.put((number, event))
 
     def _carried_out(self, kind: str, stage: int) -> Iterator[Event]:
@@ -106,11 +135,11 @@ class ReferenceGroup(RunWorker):
             if event.kind == "done":
                 return
 
-    def _fit(self) -> None:
+    def _fit(self, held: PlacementGroup | None) -> None:
         setting, (data, run, config) = self.setting, self.place
         os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # a user's models are found in the working directory
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(setting.start_s)
-        claim = {"CPU": setting.claim.cpus or SMALLEST_CPU, "GPU": setting.claim.gpus}
+        claim = {"CPU": setting.claim.cpus, "GPU": setting.claim.gpus}
         folder = Folder.at(run)
         trainer = TorchTrainer(
             work,
@@ -118,22 +147,37 @@ class ReferenceGroup(RunWorker):
             scaling_config=ScalingConfig(
                 num_workers=setting.workers,
                 use_gpu=setting.claim.gpus > 0,
-                resources_per_worker={name: amount for name, amount in claim.items() if amount},
+                resources_per_worker={name: amount for name, amount in claim.items() if amount} or NOTHING,
             ),
             run_config=RunConfig(
                 name="reference",
                 storage_path=f"{folder.root}/{layout.RAY_TRAIN}",
                 storage_filesystem=pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(folder.fs)),
-                failure_config=FailureConfig(max_failures=MOST_FAILURES),
+                # What type checkers see is the class of Ray Train's first version.
+                failure_config=FailureConfig(  # type: ignore[call-arg]
+                    max_failures=MOST_FAILURES, controller_failure_limit=MOST_STARTS - 1
+                ),
             ),
             torch_config=TorchConfig(timeout_s=COLLECTIVE_S),
         )
         try:
+            if held:
+                remove_placement_group(held)
             trainer.fit()
             self.ended = ResourceError("the workers of the reference ended before the run")
         except BaseException as failed:
-            reason = str(failed).strip().splitlines()[-1]
-            self.ended = ResourceError(f"the workers of the reference were lost too often: {reason}")
+            self.ended = _lost(failed, setting)
+
+
+def _lost(failed: BaseException, setting: GroupSetting) -> ResourceError:
+    reason = (str(failed).strip() or type(failed).__name__).splitlines()[-1]
+    if isinstance(failed, ControllerError):
+        return ResourceError(
+            f"{setting.workers} workers of the reference could not be started {MOST_STARTS} times within "
+            f"{setting.start_s:.0f} s: other work may hold what they claim; wait for it, or use fewer "
+            f"resources.reference_workers ({reason})"
+        )
+    return ResourceError(f"the workers of the reference were lost too often: {reason}")
 
 
 def work(given: dict[str, Any]) -> None:
@@ -154,6 +198,8 @@ def work(given: dict[str, Any]) -> None:
         if order is None:
             time.sleep(POLL_S)
             continue
+        if order.kind == "end":
+            return
         progress = _Progress(desk, order.number, silent=peers.rank > 0)
         try:
             if order.kind == "train":

@@ -14,7 +14,7 @@ import ray
 from actors.connection import user_errors
 from actors.distiller import Distiller
 from actors.placement import Plan
-from actors.reference.choice import reference_actor
+from actors.reference.choice import end_reference, reference_actor
 from actors.reservation import CapacityWatch, Reservation
 from actors.restart import restartable
 from actors.scorer import Scorer, ScorerPool
@@ -190,7 +190,7 @@ class Driver:
             restartable(Scorer).options(**options(1 + number)).remote(*common, score_cache)
             for number in range(plan.scorers)
         ]
-        self.reference = reference_actor(plan, *common[:3], options)
+        self.reference = reference_actor(plan, *common[:3], self.reservation)
         actors = [self.reference, *self.scorers, self.distiller]
         self.watch = CapacityWatch(plan, actors, _warn)
 
@@ -203,6 +203,7 @@ class Driver:
                     while trained := training.result():
                         training = ahead.submit(self._train, self.run.stage + 2, shown)
                         self._stage(self.run.stage + 1, trained, shown)
+                    end_reference(self.reference, self.watch.plan)
                 except BaseException:
                     self._abandon()
                     raise
