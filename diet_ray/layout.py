@@ -183,6 +183,7 @@ def judged(judge: str, candidate: str, seed: int) -> str:
 TRUTH_REFERENCE = "reference"  # its one checkpoint is that of stage 1
 TRUTH_REFERENCE_COST = "reference.json"
 JUDGE_RESULTS = "judges"  # .parquet and .json
+JUDGE_PAGE = "judges.html"
 
 
 # Below the folder of a search.

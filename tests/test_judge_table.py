@@ -1,14 +1,19 @@
 """The table that holds judges against full training, on made-up records whose order is known."""
 
+import json
+import re
+from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from diet_ray import layout
 from diet_ray.evaluation.agreement import clear_pairs, regret
 from diet_ray.storage import Folder
-from pipelines.studies.judge_table import ANCHORS, judge_table, known
+from pipelines.reporting.judges import judge_page
+from pipelines.studies.judge_table import ANCHORS, judge_table, judged_scores, known
 
 CANDIDATES = 20
 
@@ -72,3 +77,18 @@ def test_clear_pairs_and_regret_by_hand() -> None:
     assert np.isnan(clear_pairs(truth_C, score_C, 1.0))
     assert regret(truth_C, score_C) == pytest.approx(0.03)
     assert regret(truth_C, score_C, 3) == pytest.approx(0.0195)  # of equal scores the first
+
+
+def test_the_page_has_every_row_and_a_dot_per_candidate_with_its_error(folder: Folder) -> None:
+    table, scores = judge_table(folder, "validation", 2), judged_scores(folder, "validation", 2)
+    error = 0.0002 / 2  # of the mean of two seeds that differ by 0.0002
+    assert list(scores["error"]) == pytest.approx([error] * CANDIDATES)
+    assert scores["cold"].is_monotonic_increasing and scores["mixed"].is_monotonic_decreasing
+    text = judge_page(table, scores, ["of a test"], "today")
+    for row in table["judge"]:
+        assert str(escape(row)) in text
+    specs = [json.loads(unescape(spec)) for spec in re.findall(r"data-spec='([^']*)'", text)]
+    *_, dots = (next(iter(spec["datasets"].values())) for spec in specs)
+    own = [dot for dot in dots if dot["judge"] == "cold"]
+    assert [dot["candidate"] for dot in own] == list(scores["candidate"])
+    assert own[3]["high"] - own[3]["low"] == pytest.approx(2 * error)

@@ -13,8 +13,8 @@ class Judge:
     half: empty tables, the first half of the newest block; cold: the whole of it; mixed: tables half
     reference, half fresh; warm: the reference's tables; early: empty tables, the oldest block; users: the
     rows of an eighth of the users from the start. Each scores rows before they are learned.
-    Writes TRUTH/judged/JUDGE/CANDIDATE-0.json, and TRUTH/judges.parquet with a row per judge: Kendall tau,
-    clear pairs, regret and cost, beside baselines.
+    Writes TRUTH/judged/JUDGE/CANDIDATE-0.json, TRUTH/judges.parquet with a row per judge: Kendall tau, clear
+    pairs, regret and cost, beside baselines, and the same with charts as TRUTH/judges.html.
     """
 
     truth: str

@@ -75,7 +75,8 @@ def _tip(name: str, title: str | None = None, form: str | None = None) -> alt.To
     return alt.Tooltip(name, title=title or name, format=form or alt.Undefined)
 
 
-def _layered(*layers: alt.Chart) -> alt.LayerChart:
+def layered(*layers: alt.Chart) -> alt.LayerChart:
+    """Layers, one on the other."""
     return cast(alt.LayerChart, alt.layer(*layers))  # none of them has facets
 
 
@@ -96,7 +97,7 @@ def lead_chart(leads: pd.DataFrame) -> Drawing:
     dots = alt.Chart(means).mark_point(filled=True, size=90, opacity=1, color=COLOURS["diet"])
     dots = dots.encode(y=y, x=alt.X("mean:Q", title=""), tooltip=tips)
     zero = alt.Chart(pd.DataFrame({"at": [0]})).mark_rule(strokeDash=[4, 3], color=NEUTRAL).encode(x="at:Q")
-    return styled(_layered(zero, cells, bars, dots), height=60 + ROW * len(order))
+    return styled(layered(zero, cells, bars, dots), height=60 + ROW * len(order))
 
 
 def cells_chart(cells: pd.DataFrame, methods: Sequence[str]) -> Drawing:
@@ -138,7 +139,7 @@ def ratio_chart(cells: pd.DataFrame) -> Drawing:
     base = alt.Chart(rows).encode(x=x, color=alt.Color("line:N", scale=_colours(rows["line"])), tooltip=tips)
     bars = base.mark_rule().encode(y=_auc("low", "test AUC"), y2="high:Q")
     lines = base.mark_line(point=True).encode(y=_auc("mean", "test AUC"))
-    drawn = _layered(bars, lines) if rows["std"].notna().any() else lines
+    drawn = layered(bars, lines) if rows["std"].notna().any() else lines
     return styled(drawn, rows["line"].unique())
 
 
@@ -163,7 +164,7 @@ def ranking_chart(scores: pd.DataFrame, methods: Sequence[str]) -> Drawing:
     dots = alt.Chart(rows).mark_point(filled=True, size=60, color=COLOURS["diet"])
     dots = dots.encode(x=x("full"), y=y, tooltip=["candidate", "method", "full", "rank"])
     picked = dots.transform_filter("datum.method == method").add_params(choice)
-    return styled(_layered(line, picked), height=300)
+    return styled(layered(line, picked), height=300)
 
 
 def trajectory_chart(points: pd.DataFrame) -> Drawing:
@@ -202,7 +203,7 @@ def search_chart(trials: pd.DataFrame, cost: str, quality: str) -> Drawing:
         known = trials[trials["low"].notna()]
         bars = alt.Chart(known).mark_rule().encode(x=x, color=alt.Color("model:N"))
         layers.insert(1, bars.encode(y=_auc("low", quality), y2="high:Q"))
-    return styled(_layered(*layers), trials["model"].unique(), 280)
+    return styled(layered(*layers), trials["model"].unique(), 280)
 
 
 def line_chart(rows: pd.DataFrame, title: str, form: str = ",.4~g", *, zero: bool = False) -> Drawing:
@@ -222,7 +223,7 @@ def line_chart(rows: pd.DataFrame, title: str, form: str = ",.4~g", *, zero: boo
     if not sparse:
         return styled(lines, names)
     dots = drawing.mark_circle(size=40, opacity=1).transform_filter(alt.FieldOneOfPredicate("name", sparse))
-    return styled(_layered(lines, dots), names)
+    return styled(layered(lines, dots), names)
 
 
 def area_chart(rows: pd.DataFrame, title: str) -> Drawing:

@@ -69,6 +69,18 @@ def judge_table(folder: Folder, day: str, seeds: int) -> pd.DataFrame:
     return pd.DataFrame([row for row in rows if row]).sort_values("cost", ignore_index=True)
 
 
+def judged_scores(folder: Folder, day: str, seeds: int) -> pd.DataFrame:
+    """Columns candidate, full (truth), error (of it; NaN with one seed), and the last AUC of each judge that
+    has scored them all."""
+    truth = known(folder, day, seeds)
+    found = pd.DataFrame({"candidate": truth.names, "full": truth.truth_C, "error": truth.error / np.sqrt(2)})
+    for judge in _judge_names(folder):
+        records = [_record(folder, judge, name) for name in truth.names]
+        if all(records):
+            found[judge] = [record.auc[-1] for record in records if record]
+    return found
+
+
 def _measured(truth: Known, judge: str, score_C: Array, cost: float) -> dict[str, Any]:
     draw = numpy_generator(0, "judge table", judge)
     drawn = [draw.integers(len(score_C), size=len(score_C)) for _ in range(RESAMPLES)]
@@ -95,7 +107,7 @@ def _judges(folder: Folder, truth: Known) -> list[dict[str, Any]]:
     Together once standardised, as docs/search-criterion.md has it, once as the search takes them: their mean.
     """
     rows, scores, costs = [], {}, {}
-    for judge in sorted({path.split("/")[-2] for path in folder.fs.glob(f"{folder.root}/judged/*/*.json")}):
+    for judge in _judge_names(folder):
         records = [_record(folder, judge, name) for name in truth.names]
         if not all(records):
             continue
@@ -117,6 +129,10 @@ def _judges(folder: Folder, truth: Known) -> list[dict[str, Any]]:
         rows.append(_measured(truth, f"cold + mixed, standardised{after}", together, cost))
         rows.append(_measured(truth, f"cold + mixed{after}", cold_C + mixed_C, cost))
     return rows
+
+
+def _judge_names(folder: Folder) -> list[str]:
+    return sorted({path.split("/")[-2] for path in folder.fs.glob(f"{folder.root}/judged/*/*.json")})
 
 
 def _record(folder: Folder, judge: str, candidate: str) -> JudgeRecord | None:

@@ -1,8 +1,10 @@
 """Hold cheap judges of a search against full training: what each costs, and how it ranks."""
 
 import time
+from datetime import UTC, datetime
 
 import numpy as np
+import pandas as pd
 import torch
 from rich.console import Console
 
@@ -16,12 +18,14 @@ from diet_ray.training.candidate_setup import candidate_recommender
 from diet_ray.training.checkpoints.stored import StoredCheckpoint
 from diet_ray.training.checkpoints.writing import write_checkpoint
 from diet_ray.training.learning import learn_block
+from diet_ray.version import __version__
 from pipelines.options.judge import Judge
+from pipelines.reporting.judges import judge_page
 from pipelines.reporting.tables import plain_table
 from pipelines.runtime.candidates import listed
 from pipelines.runtime.progress import console
 from pipelines.runtime.run_access import write_table
-from pipelines.studies.judge_table import FEWEST, judge_table
+from pipelines.studies.judge_table import FEWEST, judge_table, judged_scores
 from pipelines.truth import THREADS, opened_log, trained_candidates
 
 # What the tables of `mixed` and `warm` come from: one model, for a truth experiment has no run.
@@ -41,7 +45,19 @@ def execute(options: Judge) -> None:
     if len(trained_candidates(folder)) >= FEWEST:
         table = judge_table(folder, options.day, options.seeds)
         write_table(folder, layout.JUDGE_RESULTS, table)
+        folder.write(layout.JUDGE_PAGE, _page(folder, options, table).encode())
         out.print(plain_table(table.round(4), f"Against full training, {options.day} block"))
+
+
+def _page(folder: Folder, options: Judge, table: pd.DataFrame) -> str:
+    scores = judged_scores(folder, options.day, options.seeds)
+    about = [
+        f"{len(scores)} candidates; truth is the mean AUC over the tasks on the {options.day} block, over "
+        f"{options.seeds} full trainings each.",
+        f"Log {options.data}.",
+    ]
+    footer = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by diet_ray {__version__}."
+    return judge_page(table, scores, about, footer)
 
 
 def judge_all(options: Judge, judges: list[str]) -> int:
