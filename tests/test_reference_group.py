@@ -206,6 +206,16 @@ def test_a_group_that_was_lost_too_often_says_why(tmp_path: Path, monkeypatch: p
         list(desk.train(1))
 
 
+def test_a_group_that_cannot_begin_says_why() -> None:
+    """And does not let the driver wait."""
+    desk = Desk()
+    desk.place, desk.desk = ("", "nowhere://run", {}), None
+    desk.setting = GroupSetting(2, Claim(0, 0), threads=1)
+    desk._fit(None)
+    with pytest.raises(ResourceError, match=r"Ray Train could not run the workers .*nowhere"):
+        list(desk.train(1))
+
+
 def memories(run: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in sorted(run.glob("memory/*/memory.parquet"))}
 

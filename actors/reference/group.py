@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pyarrow.fs
 import ray
 import torch
-from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
+from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
@@ -136,12 +136,22 @@ class ReferenceGroup(RunWorker):
                 return
 
     def _fit(self, held: PlacementGroup | None) -> None:
+        try:
+            trainer = self._trainer()
+            if held:
+                remove_placement_group(held)
+            trainer.fit()
+            self.ended = ResourceError("the workers of the reference ended before the run")
+        except BaseException as failed:
+            self.ended = _lost(failed, self.setting)
+
+    def _trainer(self) -> TorchTrainer:
         setting, (data, run, config) = self.setting, self.place
         os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # a user's models are found in the working directory
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(setting.start_s)
         claim = {"CPU": setting.claim.cpus, "GPU": setting.claim.gpus}
         folder = Folder.at(run)
-        trainer = TorchTrainer(
+        return TorchTrainer(
             work,
             train_loop_config={"place": (data, run, config), "setting": setting, "desk": self.desk},
             scaling_config=ScalingConfig(
@@ -160,13 +170,6 @@ class ReferenceGroup(RunWorker):
             ),
             torch_config=TorchConfig(timeout_s=COLLECTIVE_S),
         )
-        try:
-            if held:
-                remove_placement_group(held)
-            trainer.fit()
-            self.ended = ResourceError("the workers of the reference ended before the run")
-        except BaseException as failed:
-            self.ended = _lost(failed, setting)
 
 
 def _lost(failed: BaseException, setting: GroupSetting) -> ResourceError:
@@ -177,7 +180,9 @@ def _lost(failed: BaseException, setting: GroupSetting) -> ResourceError:
             f"{setting.start_s:.0f} s: other work may hold what they claim; wait for it, or use fewer "
             f"resources.reference_workers ({reason})"
         )
-    return ResourceError(f"the workers of the reference were lost too often: {reason}")
+    if isinstance(failed, TrainingFailedError):
+        return ResourceError(f"the workers of the reference were lost too often: {reason}")
+    return ResourceError(f"Ray Train could not run the workers of the reference: {reason}")
 
 
 def work(given: dict[str, Any]) -> None:
