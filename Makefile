@@ -16,13 +16,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,kafka,optuna]'
 	touch $@
 
-# A generated log, its memory, and what candidates learn from it: a few minutes on two cores.
+# A generated log, its memory, and what candidates learn from it: a few minutes on two cores. The rehearsal weight
+# is the one that `evaluate` chose here; given, nothing has to be trained to choose it.
 demo: setup
 	rm -rf $(DEMO)
-	$(BIN)/diet-ray prepare --dataset drift --drift.rows 48000 --out $(DEMO)/log
+	$(BIN)/diet-ray prepare --dataset drift --drift.rows 60000 --out $(DEMO)/log
 	$(BIN)/diet-ray distill --config demo --data $(DEMO)/log --run $(DEMO)/run
 	$(BIN)/diet-ray inspect $(DEMO)/run
-	$(BIN)/diet-ray evaluate --run $(DEMO)/run --methods warmup,random,diet,full --candidates dcn,finalnet --seeds 2
+	$(BIN)/diet-ray evaluate --run $(DEMO)/run --methods warmup,random,diet,full --candidates dcn,finalnet --seeds 2 --rehearsal-weight 1
 
 # Two processes, each with a Ray of its own; a file's tests share what they set up, the longest files first.
 test: setup

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from diet_ray.config import ReferenceConfig
+from diet_ray.model_config import HeadConfig
 from tests.test_docs import write_modules
 from tests.tiny_run import TINY
 
@@ -57,7 +58,8 @@ def python(code: str, folder: Path, words: str = "") -> str:
 def test_every_command_takes_a_class_of_the_users_own(drift_log: str, tmp_path: Path) -> None:
     """By module and by file; the reference's class is the user's own in all of them."""
     write_modules(tmp_path)
-    own = TINY.model_copy(update={"reference": ReferenceConfig(name="finalnet", ensemble=())})
+    head = HeadConfig(experts=2, expert_hidden=(16,), tower_hidden=(8,))
+    own = TINY.model_copy(update={"reference": ReferenceConfig(name="finalnet", ensemble=(), head=head)})
     plain = own.model_dump(mode="json")
     plain["reference"]["name"] = "my_net:Shallow"
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(plain))
