@@ -31,19 +31,26 @@ class Reservation:
             ResourceError: where it is not within `plan.scale_up` seconds (or a minute).
         """
         self.plan = plan
-        claim = {"CPU": plan.claim.cpus, "GPU": plan.claim.gpus}
-        bundle = {name: amount for name, amount in claim.items() if amount}
+        self.bundles = plan.bundles()
         self.group: PlacementGroup | None = None
-        if bundle:
-            self.group = placement_group([bundle] * plan.reserved, strategy="PACK")
+        if any(self.bundles):
+            self.group = placement_group(list(filter(None, self.bundles)), strategy="PACK")
             self._wait(report)
 
     def options(self, number: int) -> dict[str, Any]:
         """Actor options of the actor with this number, from 0."""
-        claim: dict[str, Any] = {"num_cpus": self.plan.claim.cpus, "num_gpus": self.plan.claim.gpus}
-        if self.group:
+        bundle = self.bundles[number]
+        kinds = {name: amount for name, amount in bundle.items() if name not in ("CPU", "GPU")}
+        claim: dict[str, Any] = {
+            "num_cpus": self.plan.claim.cpus,
+            "num_gpus": self.plan.claim.gpus,
+            "resources": kinds,
+        }
+        if self.group and bundle:
+            # Ray takes no empty bundle.
+            index = sum(map(bool, self.bundles[:number]))
             claim["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
-                self.group, placement_group_bundle_index=number
+                self.group, placement_group_bundle_index=index
             )
         return claim
 
@@ -116,7 +123,7 @@ class CapacityWatch:
 
 
 def _demand(plan: Plan) -> str:
-    return f"{plan.actors} actors with {plan.claim.cpus:g} CPU and {plan.claim.gpus:.4g} GPU each"
+    return plan.demand()
 
 
 def _supply(nodes: Sequence[Node]) -> str:

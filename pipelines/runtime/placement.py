@@ -14,8 +14,7 @@ def place(resources: ResourceConfig) -> Plan:
     chosen = plan(nodes, resources)
     kinds: dict[str, int] = {}
     for node in nodes:
-        kind = f"{node.cpus:g} CPUs and {node.gpus:g} GPUs"
-        kinds[kind] = kinds.get(kind, 0) + 1
+        kinds[str(node)] = kinds.get(str(node), 0) + 1
     shown = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
     rows = placement_rows(chosen)
     table = Table(*rows[0], title=f"Placement on {shown}", title_justify="left")
