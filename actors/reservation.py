@@ -15,6 +15,7 @@ from diet_ray.errors import ResourceError
 
 READY_S = 60.0  # for a group that fits the nodes there are
 REMIND_S = 30.0
+PAUSE_S = 0.2  # Ray has been seen to return from a wait at once while an autoscaler was at work
 WATCH_S = 5.0
 
 
@@ -62,16 +63,20 @@ class Reservation:
     def _wait(self, report: Callable[[str], None]) -> None:
         assert self.group is not None
         limit = max(READY_S, self.plan.scale_up)
-        deadline = time.monotonic() + limit
-        while not self.group.wait(min(REMIND_S, max(0.1, deadline - time.monotonic()))):
-            if time.monotonic() >= deadline:
+        started = reminded = time.monotonic()
+        while not self.group.wait(min(REMIND_S, max(PAUSE_S, started + limit - time.monotonic()))):
+            now = time.monotonic()
+            if now - started >= limit:
                 self.release()
                 raise ResourceError(
-                    f"{_demand(self.plan)} could not be reserved within {limit:.0f} s on "
+                    f"{self.plan.demand()} could not be reserved within {limit:.0f} s on "
                     f"{_supply(cluster_nodes())}: other work holds them, or no autoscaler brought nodes; "
                     "claim less with --resources.*"
                 )
-            report(f"waiting for {_demand(self.plan)}; the cluster has {_supply(cluster_nodes())}")
+            if now - reminded >= REMIND_S:
+                reminded = now
+                report(f"waiting for {self.plan.demand()}; the cluster has {_supply(cluster_nodes())}")
+            time.sleep(PAUSE_S)
 
 
 class CapacityWatch:
@@ -119,11 +124,7 @@ class CapacityWatch:
                 return
 
     def _shortage(self, nodes: Sequence[Node]) -> str:
-        return f"the cluster has shrunk to {_supply(nodes)}, which cannot hold {_demand(self.plan)}"
-
-
-def _demand(plan: Plan) -> str:
-    return plan.demand()
+        return f"the cluster has shrunk to {_supply(nodes)}, which cannot hold {self.plan.demand()}"
 
 
 def _supply(nodes: Sequence[Node]) -> str:
