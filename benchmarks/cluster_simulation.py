@@ -55,7 +55,7 @@ from pipelines.runtime.progress import bars
 
 FILE_ROWS, STAGES, SPEEDS = 20_000, 2, "speeds.json"
 ALIGN = 1.77  # seconds of an alignment pass over those of scoring (docs/performance.md, DCNv2 on an H200)
-TRAIN = 4.0  # rows that are scored in the time in which one is learned
+TRAIN = 0.1  # seconds of training over those of scoring: short, for more scorers do not change it
 SMALL: dict[str, Any] = {
     "dim": 8,
     "ratio": 0.015,
@@ -71,8 +71,9 @@ class Options:
     """Sizes of the clusters, besides the head."""
     rows: int = 1_000_000
     """Rows of each block."""
-    rate: float = 25_000
-    """Rows that a simulated GPU scores in a second; 1/1.77 of it are aligned, a fourth learned."""
+    rate: float = 12_500
+    """Rows that a simulated GPU scores in a second; 1/1.77 of it are aligned. Slow, so that what this machine
+    computes for all nodes together does not hide what they would do."""
     larger: int = 4
     """The largest cluster also gets blocks of so many times the rows, scored as many times as fast."""
     out: Path | None = None

@@ -1,4 +1,4 @@
-"""Reserves what a run with docs/clusters/resources.yaml claims; run as a process of its own on a cluster.
+"""Reserves what a run with `--config cluster` claims; run as a process of its own on a cluster.
 
     $ RAY_ADDRESS=host:port python -m tests.scaled_reservation SCORERS
 
@@ -7,7 +7,6 @@ Prints as JSON how many times it said that it waits, and the kinds of the node o
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,8 +15,6 @@ from actors.connection import connect
 from actors.placement import cluster_nodes, plan
 from actors.reservation import Reservation
 from pipelines.runtime.recipe import load_recipe
-
-RESOURCES = Path(__file__).parents[1] / "docs" / "clusters" / "resources.yaml"
 
 
 @ray.remote
@@ -28,7 +25,7 @@ class Placed:
 
 def main(scorers: int) -> None:
     connect()
-    resources = load_recipe(str(RESOURCES)).resources.model_copy(update={"scorers": scorers, "scale_up": 150})
+    resources = load_recipe("cluster").resources.model_copy(update={"scorers": scorers, "scale_up": 150})
     chosen = plan(cluster_nodes(), resources)
     said: list[str] = []
     reservation = Reservation(chosen, said.append)

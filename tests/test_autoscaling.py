@@ -67,8 +67,8 @@ def local_cluster(address: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A head with an autoscaler and no worker; RAY_ADDRESS says where."""
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Log folder of a head with an autoscaler and no worker; RAY_ADDRESS says where."""
     with socket.socket() as free:
         free.bind(("", 0))
         port = free.getsockname()[1]
@@ -86,6 +86,7 @@ def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     command = ["ray", "start", "--head", "--block", "--num-cpus=1", f"--port={port}", "--disable-usage-stats"]
     command += ["--include-dashboard=false", f"--autoscaling-config={tmp_path / 'cluster.yaml'}"]
     fake = {
+        "RAY_enable_autoscaler_v2": "1",  # as `ray up` starts it
         "RAY_FAKE_CLUSTER": "1",
         "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
@@ -97,7 +98,7 @@ def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         )
     try:
         wait_for(port, started, tmp_path / "head")
-        yield
+        yield Path(own, "ray", "session_latest", "logs")
     finally:
         os.killpg(started.pid, signal.SIGTERM)
         try:
@@ -124,10 +125,10 @@ def end_children(own: str) -> None:
             process.kill()
 
 
-def test_a_pending_reservation_brings_the_nodes_that_the_roles_ask_for(head: None) -> None:
+def test_a_pending_reservation_brings_the_nodes_that_the_roles_ask_for(logs: Path) -> None:
     words = [sys.executable, "-m", "tests.scaled_reservation", str(SCORERS)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr + "".join(path.read_text() for path in logs.glob("monitor.*"))
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["kinds"] == [["on_demand"], *[["spot"]] * SCORERS, ["on_demand"]]
     assert found["said"] <= 5  # a line every half a minute

@@ -33,8 +33,8 @@ def pinned(name: str) -> str:
 
 
 def wanted() -> Plan:
-    """What a run with docs/clusters/resources.yaml claims right after `ray up`, with the head alone."""
-    return plan([HEAD], load_recipe(str(CLUSTERS / "resources.yaml")).resources)
+    """What a run with `--config cluster` claims right after `ray up`, with the head alone."""
+    return plan([HEAD], load_recipe("cluster").resources)
 
 
 @pytest.mark.parametrize("path", LAUNCHER, ids=lambda path: path.name)
