@@ -137,10 +137,11 @@ class Plan(NamedTuple):
         return f"{each} ({', '.join(where)})" if where else each
 
     def bundles(self) -> list[dict[str, float]]:
-        """What each actor of the driver's own reservation claims: distiller, scorers, reference."""
+        """What each actor claims: the distiller, the scorers, the workers of the reference."""
         claim = {"CPU": self.claim.cpus, "GPU": self.claim.gpus}
-        where = [self.nodes.distiller, *[self.nodes.scorers] * self.scorers, self.nodes.reference]
-        claims = [claim | ({kind: SLIVER} if kind else {}) for kind in where[: self.reserved]]
+        where = [self.nodes.distiller] + [self.nodes.scorers] * self.scorers
+        where += [self.nodes.reference] * self.reference_workers
+        claims = [claim | ({kind: SLIVER} if kind else {}) for kind in where]
         return [{name: amount for name, amount in each.items() if amount} for each in claims]
 
     def fits(self, nodes: Sequence[Node]) -> bool:

@@ -32,7 +32,7 @@ class Reservation:
             ResourceError: where it is not within `plan.scale_up` seconds (or a minute).
         """
         self.plan = plan
-        self.bundles = plan.bundles()
+        self.bundles = plan.bundles()[: plan.reserved]
         self.group: PlacementGroup | None = None
         if any(self.bundles):
             self.group = placement_group(list(filter(None, self.bundles)), strategy="PACK")
