@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 ELSEWHERE = {
     "ray submit": "needs a cluster on AWS; tests/test_ray_submit.py runs the file and the line that it makes",
     "ray job": "needs a bucket; tests/test_job.py submits the same to a local head",
+    "serve run": "lasts until it is stopped; tests/test_serving.py asks a server of the same model",
+    "curl": "asks that server",
     "make": "targets of the developer, which set up an environment of their own",
     "pip install": "needs the registry",
     "diet-ray rollback": "needs 42 stages; run here to a stage that is there",
