@@ -45,6 +45,7 @@ PREPARE = Constant(58 / 20, "CPU s per million rows", "prepare, 17 fields: two c
 CONSTANTS = (STEP, SCORE, ALIGN, READ, DISTILL, DRIVER, PREPARE)
 BATCH = 1024
 NEARLY = 1.02
+MEMORY = "memory does not fit"
 
 # Bytes; the formulas are those of operations.md and architecture.md.
 ID_BYTES = 12 * DIM + 1  # an id of the reference: its row, two moments, a share of the dense part
@@ -63,8 +64,6 @@ class Assumed:
     """Dollars for a GPU and its share of a machine for an hour."""
     gpu_bytes: float = 141e9
     """Memory of a GPU (H200)."""
-    host_bytes: float = 250e9
-    """Memory of a process beside a GPU."""
     bandwidth: float = 1e9
     """Bytes a second between a process and storage."""
     write: Path | None = None
@@ -112,7 +111,9 @@ def stage(rows: int, ids: int, gpus: int, assumed: Assumed, grows: bool) -> Stag
         grows: whether a batch has 1,024 rows for each worker of the reference, and not for all together.
     """
     stages = [_stage(rows, ids, gpus, split, assumed, grows) for split in _splits(gpus)]
-    fitting = [each for each in stages if not each.obstacle] or stages[-1:]
+    fitting = [each for each in stages if not each.obstacle]
+    # No split helps against a memory that does not fit; tables may still be divided among workers.
+    fitting = fitting or [each for each in stages if each.obstacle == MEMORY] or stages
     quickest = min(each.seconds(gpus) for each in fitting)
     return next(each for each in fitting if each.seconds(gpus) <= NEARLY * quickest)
 
@@ -139,16 +140,14 @@ def _stage(rows: int, ids: int, gpus: int, split: Split, assumed: Assumed, grows
 
 
 def _obstacle(rows: int, ids: int, gpus: int, split: Split, assumed: Assumed) -> str:
-    """What does not fit, the first of it; empty where all does."""
-    scored = ids * SCORED_ID_BYTES
-    tables = ids * ID_BYTES / split.workers + (scored if gpus == 1 else 0)
-    if tables > assumed.gpu_bytes:
-        return "tables do not fit"
+    """What does not fit a GPU, the first of it; empty where all does. One GPU has all roles."""
+    tables, scored = ids * ID_BYTES / split.workers, ids * SCORED_ID_BYTES
+    memory = RATIO * rows * MEMORY_BYTES
+    if tables + (scored + memory if gpus == 1 else 0) > assumed.gpu_bytes:
+        return "tables do not fit" if gpus > 1 or tables > memory else MEMORY
     if scored > assumed.gpu_bytes:
         return "rows of a scorer do not fit"
-    if RATIO * rows * MEMORY_BYTES > assumed.host_bytes:
-        return "memory does not fit the distiller"
-    return ""
+    return MEMORY if memory > assumed.gpu_bytes else ""
 
 
 def tables(assumed: Assumed) -> str:
@@ -217,10 +216,10 @@ def _times(assumed: Assumed, grows: bool) -> Iterator[str]:
 
 
 def _cell(made: Stage, gpus: int, assumed: Assumed) -> str:
-    if made.obstacle:
-        return f"no: {made.obstacle}"
     seconds = made.seconds(gpus)
     dollars = seconds / HOUR * gpus * assumed.gpu_hour
+    if made.obstacle:
+        return f"no: {made.obstacle} (would be {_time(seconds)}, ${dollars:,.0f})"
     split = f", {made.split.workers} + {made.split.scorers}" if gpus > 1 else ""
     return f"{_time(seconds)}, ${dollars:,.0f}{split}: {made.bottleneck()}"
 

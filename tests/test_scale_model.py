@@ -58,6 +58,4 @@ def test_more_gpus_are_not_slower_and_hold_more(grows: bool) -> None:
 def test_what_does_not_fit_is_said() -> None:
     assert stage(10**8, 10**9, 1, ASSUMED, grows=False).bottleneck() == "tables do not fit"
     assert stage(10**8, 2 * 10**9, 64, ASSUMED, grows=False).bottleneck() == "rows of a scorer do not fit"
-    assert (
-        stage(2 * 10**10, 10**7, 64, ASSUMED, grows=False).bottleneck() == "memory does not fit the distiller"
-    )
+    assert stage(10**10, 10**7, 64, ASSUMED, grows=False).bottleneck() == "memory does not fit"
