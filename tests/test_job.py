@@ -44,7 +44,7 @@ def test_a_submitted_job_distils_and_a_wrong_one_fails(
     assert "stage 3 committed" in done.stdout
     assert Run.read(str(tmp_path / "run")).stage == 3
     wrong = job(dashboard, "submit", *HERE, "--submission-id", "wrong", *command, "--ratio", "0.5")
-    assert wrong.returncode != 0 and "another config: ratio" in wrong.stdout
+    assert wrong.returncode == 1 and "another config: ratio" in wrong.stdout
     # Afterwards, from anywhere: state and logs.
     states = {name: job(dashboard, "status", name).stdout for name in ("first", "wrong")}
     assert "SUCCEEDED" in states["first"] and "FAILED" in states["wrong"]
