@@ -71,7 +71,7 @@ class Options:
     """Sizes of the clusters, besides the head."""
     rows: int = 1_000_000
     """Rows of each block."""
-    rate: float = 12_500
+    rate: float = 20_000
     """Rows that a simulated GPU scores in a second; 1/1.77 of it are aligned. Slow, so that what this machine
     computes for all nodes together does not hide what they would do."""
     larger: int = 4
