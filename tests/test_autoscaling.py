@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
 import yaml
 
 from tests.small_cluster import title
@@ -72,7 +73,7 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with socket.socket() as free:
         free.bind(("", 0))
         port = free.getsockname()[1]
-    address = f"{socket.gethostbyname(socket.gethostname())}:{port}"
+    address = f"{ray.util.get_node_ip_address()}:{port}"
     own = tempfile.mkdtemp(prefix="ray")
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(local_cluster(address)))
     for name, value in {
@@ -81,6 +82,7 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_ADDRESS": address,
+        "CUDA_VISIBLE_DEVICES": "0,1,2,3",  # Ray starts no node that has more GPUs than it shows
     }.items():
         monkeypatch.setenv(name, value)
     command = ["ray", "start", "--head", "--block", "--num-cpus=1", f"--port={port}", "--disable-usage-stats"]
