@@ -69,7 +69,7 @@ SMALL: dict[str, Any] = {
 class Options:
     nodes: tuple[int, ...] = (1, 2, 4, 8)
     """Sizes of the clusters, besides the head."""
-    rows: int = 1_000_000
+    rows: int = 600_000
     """Rows of each block."""
     rate: float = 20_000
     """Rows that a simulated GPU scores in a second; 1/1.77 of it are aligned. Slow, so that what this machine

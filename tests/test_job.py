@@ -53,7 +53,7 @@ def test_a_submitted_job_distils_and_a_wrong_one_fails(
 
 
 def test_a_stopped_job_resumes_with_the_same_memory(dashboard: str, drift_log: str, tmp_path: Path) -> None:
-    outer = TINY.method.outer.model_copy(update={"iterations": 150})
+    outer = TINY.method.outer.model_copy(update={"iterations": 80})
     longer = TINY.model_copy(update={"method": TINY.method.model_copy(update={"outer": outer})})
     run = str(tmp_path / "run")
     command = words(tmp_path, drift_log, longer)
