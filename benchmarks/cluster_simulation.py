@@ -69,9 +69,9 @@ SMALL: dict[str, Any] = {
 class Options:
     nodes: tuple[int, ...] = (1, 2, 4, 8)
     """Sizes of the clusters, besides the head."""
-    rows: int = 600_000
-    """Rows of each block."""
-    rate: float = 20_000
+    rows: int = 16 * 65_536
+    """Rows of each block; 16 parts, so that each of the nodes gets as many."""
+    rate: float = 30_000
     """Rows that a simulated GPU scores in a second; 1/1.77 of it are aligned. Slow, so that what this machine
     computes for all nodes together does not hide what they would do."""
     larger: int = 4
