@@ -18,7 +18,7 @@ from tests.tiny_run import TINY
 
 ROOT = Path(__file__).parents[1]
 HERE = ("--working-dir", str(ROOT))
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +53,13 @@ def test_a_submitted_job_distils_and_a_wrong_one_fails(
 
 
 def test_a_stopped_job_resumes_with_the_same_memory(dashboard: str, drift_log: str, tmp_path: Path) -> None:
-    outer = TINY.method.outer.model_copy(update={"iterations": 80})
+    outer = TINY.method.outer.model_copy(update={"iterations": 40})
     longer = TINY.model_copy(update={"method": TINY.method.model_copy(update={"outer": outer})})
     run = str(tmp_path / "run")
     command = words(tmp_path, drift_log, longer)
-    job(dashboard, "submit", *HERE, "--no-wait", "--submission-id", "stopped", *command)
-    deadline = time.monotonic() + 240
+    started = job(dashboard, "submit", *HERE, "--no-wait", "--submission-id", "stopped", *command)
+    assert started.returncode == 0, started.stdout + started.stderr
+    deadline = time.monotonic() + 300
     while not (tmp_path / "run" / layout.record(1)).exists():
         assert time.monotonic() < deadline, job(dashboard, "logs", "stopped").stdout
         time.sleep(0.1)
