@@ -212,9 +212,10 @@ def main(options: Options) -> None:
         given = replace(options, rows=options.rows * factor, rate=options.rate * factor)
         words = [f"--nodes={count}", f"--rows={given.rows}", f"--rate={given.rate}", "--alone"]
         command = [sys.executable, "-m", "benchmarks.cluster_simulation", *words]
-        # Ray reads it when it is imported.
-        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **token})
+        with tempfile.TemporaryDirectory(prefix="ray") as own:
+            # Ray reads the token when it is imported, and tells other programs of a cluster in its folder.
+            token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": own}
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **token})
         if done.returncode:
             print(f"{count} nodes: failed", file=sys.stderr)
             continue
