@@ -5,7 +5,8 @@ device. So a plan is checked as Ray will place it, node by node and device by de
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
@@ -14,12 +15,25 @@ from diet_ray.errors import ResourceError
 from diet_ray.strict import Strict
 
 DISTILLERS = 1
-
 MOST_CPU_SCORERS = 8  # by default, on a cluster without GPUs
+OWN_RESOURCES = ("CPU", "GPU", "memory", "object_store_memory")
 RESOLUTION = 10_000  # Ray counts shares of a device in ten-thousandths
+SLIVER = 0.001  # of a custom resource, which says where an actor runs and not how many do
 TASKS_PER_GPU = 4  # cells and trials: a candidate's dense part and a batch are small
 
 Auto = Literal["auto"]
+
+
+class RoleNodes(Strict):
+    """Where each role of a run may be placed: a custom resource that its nodes declare, such as `spot` with
+    `ray start --resources '{"spot": 1}'` or in a cluster file; "" is any node."""
+
+    reference: str = ""
+    """Nodes of the reference model."""
+    scorers: str = ""
+    """Nodes of the scorers."""
+    distiller: str = ""
+    """Nodes of the distiller."""
 
 
 class ResourceConfig(Strict):
@@ -43,6 +57,7 @@ class ResourceConfig(Strict):
     """Seconds to wait for an autoscaler to bring nodes that the claims need; 0 uses the nodes there are."""
     patience: Annotated[float, Field(gt=0)] = 300.0
     """Seconds that a cluster which has become too small for the run may take to grow again."""
+    nodes: RoleNodes = RoleNodes()
 
 
 class Node(NamedTuple):
@@ -50,6 +65,15 @@ class Node(NamedTuple):
 
     cpus: float
     gpus: float
+    kinds: frozenset[str] = frozenset()  # names of its custom resources
+
+    def __str__(self) -> str:
+        own = f" with {', '.join(sorted(self.kinds))}" if self.kinds else ""
+        return f"{self.cpus:g} CPUs and {self.gpus:g} GPUs{own}"
+
+    def offers(self, kinds: Iterable[str]) -> bool:
+        """Whether it is of one of the kinds; "" is any node."""
+        return any(not kind or kind in self.kinds for kind in kinds)
 
 
 class Claim(NamedTuple):
@@ -84,6 +108,7 @@ class Plan(NamedTuple):
     patience: float = 300.0
     reference_workers: int = 1
     full_every: int | Auto = "auto"
+    nodes: RoleNodes = RoleNodes()
 
     @property
     def actors(self) -> int:
@@ -95,13 +120,43 @@ class Plan(NamedTuple):
         """Actors of the driver's own reservation; several workers of the reference have one of Ray Train."""
         return self.actors if self.reference_workers == 1 else self.scorers + DISTILLERS
 
-    def roles(self) -> list[tuple[str, int]]:
-        """Each role with its number of actors."""
-        return [("reference model", self.reference_workers), ("scorer", self.scorers), ("distiller", 1)]
+    def roles(self) -> list[tuple[str, int, str]]:
+        """Each role with its number of actors and the kind of nodes it asks for."""
+        return [
+            ("reference model", self.reference_workers, self.nodes.reference),
+            ("scorer", self.scorers, self.nodes.scorers),
+            ("distiller", DISTILLERS, self.nodes.distiller),
+        ]
+
+    def demand(self) -> str:
+        """What all actors claim, in words."""
+        each = f"{self.actors} actors with {self.claim.cpus:g} CPU and {self.claim.gpus:.4g} GPU each"
+        where = [f"{role} on nodes with {kind}" for role, _, kind in self.roles() if kind]
+        return f"{each} ({', '.join(where)})" if where else each
+
+    def bundles(self) -> list[dict[str, float]]:
+        """What each actor claims: the distiller, the scorers, the workers of the reference."""
+        claim = {"CPU": self.claim.cpus, "GPU": self.claim.gpus}
+        where = [self.nodes.distiller] + [self.nodes.scorers] * self.scorers
+        where += [self.nodes.reference] * self.reference_workers
+        claims = [claim | ({kind: SLIVER} if kind else {}) for kind in where]
+        return [{name: amount for name, amount in each.items() if amount} for each in claims]
 
     def fits(self, nodes: Sequence[Node]) -> bool:
-        """Whether all actors can run at once, with a CPU to spare for tasks where any actor claims one."""
-        return capacity(nodes, self.claim) >= self.actors
+        """Whether all actors can run at once, with a CPU to spare for tasks where any actor claims one.
+
+        Claims are alike, so by Hall's theorem they can where no group of roles has more actors than fit on
+        the nodes that any of the group may use.
+        """
+        roles = self.roles()
+        groups = [group for size in range(len(roles)) for group in combinations(roles, size + 1)]
+
+        def held(counts: Sequence[int], group: tuple[tuple[str, int, str], ...]) -> bool:
+            kinds = [kind for _, _, kind in group]
+            room = sum(count for node, count in zip(nodes, counts, strict=True) if node.offers(kinds))
+            return sum(actors for _, actors, _ in group) <= room
+
+        return any(all(held(counts, group) for group in groups) for counts in _counts(nodes, self.claim))
 
 
 def cluster_nodes() -> list[Node]:
@@ -109,18 +164,32 @@ def cluster_nodes() -> list[Node]:
     import ray  # here, because options of commands are read with ResourceConfig: `--help` waits for no Ray
 
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]
+    return [
+        Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0), frozenset(filter(_is_custom, resources)))
+        for resources in alive
+    ]
+
+
+def _is_custom(resource: str) -> bool:
+    """Whether a resource is one that somebody declared, and not Ray's own or a reservation's."""
+    return resource not in OWN_RESOURCES and ":" not in resource and "_group_" not in resource
 
 
 def capacity(nodes: Sequence[Node], claim: Claim) -> int:
     """How many claims the nodes hold at once, with one CPU left over for tasks where a claim has any."""
+    return max((sum(counts) for counts in _counts(nodes, claim)), default=0)
+
+
+def _counts(nodes: Sequence[Node], claim: Claim) -> Iterator[list[int]]:
+    """How many claims each node holds, for each node that can spare a CPU for tasks where a claim has any."""
     counts = [claim.fits(node) for node in nodes]
     if not claim.cpus or sum(counts) >= UNLIMITED:
-        return sum(counts)
-    # The spare CPU comes from the node on which it costs least.
-    spare = [node._replace(cpus=node.cpus - 1) for node in nodes]
-    costs = [n - claim.fits(s) for n, s in zip(counts, spare, strict=True) if s.cpus >= 0]
-    return sum(counts) - min(costs) if costs else 0
+        yield counts
+        return
+    for number, node in enumerate(nodes):
+        if node.cpus >= 1:
+            left = claim.fits(node._replace(cpus=node.cpus - 1))
+            yield [*counts[:number], left, *counts[number + 1 :]]
 
 
 def plan(nodes: Sequence[Node], requested: ResourceConfig) -> Plan:
@@ -132,7 +201,7 @@ def plan(nodes: Sequence[Node], requested: ResourceConfig) -> Plan:
     """
     cpus, gpus = int(sum(node.cpus for node in nodes)), int(sum(node.gpus for node in nodes))
     workers = requested.reference_workers
-    scorers = _scorers(cpus, gpus, workers) if requested.scorers == "auto" else requested.scorers
+    scorers = _scorers(nodes, requested) if requested.scorers == "auto" else requested.scorers
     actors = scorers + workers + DISTILLERS
     num_gpus = gpu_share(gpus, actors) if requested.num_gpus == "auto" else requested.num_gpus
     if num_gpus > 1 and num_gpus != int(num_gpus):
@@ -142,7 +211,7 @@ def plan(nodes: Sequence[Node], requested: ResourceConfig) -> Plan:
             f"{workers} resources.reference_workers need a whole GPU each, not {num_gpus:g}: use fewer, "
             "or fewer resources.scorers"
         )
-    num_cpus = _cpus(nodes, actors, num_gpus) if requested.num_cpus == "auto" else requested.num_cpus
+    num_cpus = 1.0 if requested.num_cpus == "auto" else requested.num_cpus
     # The next block is trained while this one is scored or distilled.
     threads = max(1, cpus // (scorers + workers)) if requested.threads == "auto" else requested.threads
     chosen = Plan(
@@ -153,7 +222,11 @@ def plan(nodes: Sequence[Node], requested: ResourceConfig) -> Plan:
         requested.patience,
         workers,
         requested.full_checkpoint_every,
+        requested.nodes,
     )
+    if requested.num_cpus == "auto" and not chosen.fits(nodes):
+        # Actors that claim none cannot starve each other.
+        chosen = chosen._replace(claim=Claim(0.0, num_gpus))
     if not chosen.fits(nodes) and not requested.scale_up:
         raise ResourceError(_advice(nodes, chosen))
     if cpus < 1:
@@ -176,16 +249,18 @@ def task_claim(nodes: Iterable[Node], cpus: float = 1.0, gpus: float | None = No
     return Claim(cpus, gpus)
 
 
-def _scorers(cpus: int, gpus: int, workers: int) -> int:
-    others = workers + DISTILLERS
-    if gpus:
+def _scorers(nodes: Sequence[Node], requested: ResourceConfig) -> int:
+    """One on each GPU that the other roles leave, of the nodes that scorers may use."""
+    kind = requested.nodes.scorers
+    usable = [node for node in nodes if node.offers([kind])]
+    roles = (
+        (requested.reference_workers, requested.nodes.reference),
+        (DISTILLERS, requested.nodes.distiller),
+    )
+    others = sum(actors for actors, own in roles if not kind or own in ("", kind))
+    if gpus := int(sum(node.gpus for node in usable)):
         return max(1, gpus - others)
-    return max(1, min(MOST_CPU_SCORERS, cpus - others - 1))
-
-
-def _cpus(nodes: Sequence[Node], actors: int, num_gpus: float) -> float:
-    """1 where all actors can have a CPU of their own; actors that claim none cannot starve each other."""
-    return 1.0 if capacity(nodes, Claim(1.0, num_gpus)) >= actors else 0.0
+    return max(1, min(MOST_CPU_SCORERS, int(sum(node.cpus for node in usable)) - others - 1))
 
 
 def _advice(nodes: Sequence[Node], chosen: Plan) -> str:
@@ -201,10 +276,12 @@ def _advice(nodes: Sequence[Node], chosen: Plan) -> str:
         changes.append("set resources.num_cpus to 0")
     if chosen.scorers > 1:
         changes.append("use fewer resources.scorers")
-    shown = ", ".join(f"{node.cpus:g} CPUs and {node.gpus:g} GPUs" for node in nodes[:4])
+    if capacity(nodes, claim) >= actors:
+        changes.append("name other nodes in resources.nodes")
+    shown = ", ".join(str(node) for node in nodes[:4])
     more = f" and {len(nodes) - 4} more nodes" if len(nodes) > 4 else ""
     return (
-        f"{actors} actors with {claim.cpus:g} CPU and {claim.gpus:g} GPU each do not fit on the nodes "
+        f"{chosen.demand()} do not fit on the nodes "
         f"({shown}{more}) with a CPU to spare, and would wait forever: {', or '.join(changes)}, or let an "
         "autoscaler bring nodes with resources.scale_up"
     )
@@ -217,4 +294,7 @@ def placement_rows(chosen: Plan) -> list[dict[str, Any]]:
         "GPU": f"{chosen.claim.gpus:.4g}",
         "threads": str(chosen.threads),
     }
-    return [{"role": role, "count": str(count), **takes} for role, count in chosen.roles()]
+    return [
+        {"role": role, "count": str(count), **takes, "on": kind or "any node"}
+        for role, count, kind in chosen.roles()
+    ]

@@ -15,6 +15,7 @@ from diet_ray.errors import ResourceError
 
 READY_S = 60.0  # for a group that fits the nodes there are
 REMIND_S = 30.0
+PAUSE_S = 0.2  # Ray has been seen to return from a wait at once while an autoscaler was at work
 WATCH_S = 5.0
 
 
@@ -35,22 +36,27 @@ class Reservation:
             ResourceError: where it is not within `plan.scale_up` seconds (or a minute).
         """
         self.plan = plan
-        claim = {"CPU": plan.claim.cpus, "GPU": plan.claim.gpus}
-        bundle = {name: amount for name, amount in claim.items() if amount}
-        self.group: PlacementGroup | None = None
-        self.workers: PlacementGroup | None = None
-        if bundle:
-            self.group = placement_group([bundle] * plan.reserved, strategy="PACK")
-            if plan.actors > plan.reserved:
-                self.workers = placement_group([bundle] * (plan.actors - plan.reserved), strategy="PACK")
+        bundles = plan.bundles()
+        self.bundles = bundles[: plan.reserved]
+        self.group = _asked_for(self.bundles)
+        self.workers = _asked_for(bundles[plan.reserved :])
+        if self._groups():
             self._wait(report)
 
     def options(self, number: int) -> dict[str, Any]:
         """Actor options of the actor with this number, from 0."""
-        claim: dict[str, Any] = {"num_cpus": self.plan.claim.cpus, "num_gpus": self.plan.claim.gpus}
-        if self.group:
+        bundle = self.bundles[number]
+        kinds = {name: amount for name, amount in bundle.items() if name not in ("CPU", "GPU")}
+        claim: dict[str, Any] = {
+            "num_cpus": self.plan.claim.cpus,
+            "num_gpus": self.plan.claim.gpus,
+            "resources": kinds,
+        }
+        if self.group and bundle:
+            # Ray takes no empty bundle.
+            index = sum(map(bool, self.bundles[:number]))
             claim["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
-                self.group, placement_group_bundle_index=number
+                self.group, placement_group_bundle_index=index
             )
         return claim
 
@@ -62,20 +68,32 @@ class Reservation:
     def _groups(self) -> list[PlacementGroup]:
         return [group for group in (self.group, self.workers) if group]
 
+    def _ready(self, within: float) -> bool:
+        """Whether all is reserved after at most `within` seconds for each group."""
+        return all(group.wait(within) for group in self._groups())
+
     def _wait(self, report: Callable[[str], None]) -> None:
         limit = max(READY_S, self.plan.scale_up)
-        deadline = time.monotonic() + limit
-        while not all(
-            group.wait(min(REMIND_S, max(0.1, deadline - time.monotonic()))) for group in self._groups()
-        ):
-            if time.monotonic() >= deadline:
+        started = reminded = time.monotonic()
+        while not self._ready(min(REMIND_S, max(PAUSE_S, started + limit - time.monotonic()))):
+            now = time.monotonic()
+            if now - started >= limit:
                 self.release()
                 raise ResourceError(
-                    f"{_demand(self.plan)} could not be reserved within {limit:.0f} s on "
+                    f"{self.plan.demand()} could not be reserved within {limit:.0f} s on "
                     f"{_supply(cluster_nodes())}: other work holds them, or no autoscaler brought nodes; "
                     "claim less with --resources.*"
                 )
-            report(f"waiting for {_demand(self.plan)}; the cluster has {_supply(cluster_nodes())}")
+            if now - reminded >= REMIND_S:
+                reminded = now
+                report(f"waiting for {self.plan.demand()}; the cluster has {_supply(cluster_nodes())}")
+            time.sleep(PAUSE_S)
+
+
+def _asked_for(bundles: Sequence[dict[str, float]]) -> PlacementGroup | None:
+    """A group of those bundles that claim anything; Ray takes no empty one."""
+    claims = [bundle for bundle in bundles if bundle]
+    return placement_group(claims, strategy="PACK") if claims else None
 
 
 class CapacityWatch:
@@ -123,11 +141,7 @@ class CapacityWatch:
                 return
 
     def _shortage(self, nodes: Sequence[Node]) -> str:
-        return f"the cluster has shrunk to {_supply(nodes)}, which cannot hold {_demand(self.plan)}"
-
-
-def _demand(plan: Plan) -> str:
-    return f"{plan.actors} actors with {plan.claim.cpus:g} CPU and {plan.claim.gpus:.4g} GPU each"
+        return f"the cluster has shrunk to {_supply(nodes)}, which cannot hold {self.plan.demand()}"
 
 
 def _supply(nodes: Sequence[Node]) -> str:

@@ -69,6 +69,8 @@ def search(options: Search) -> pd.DataFrame:
     anchors = read_anchors(options.anchors) if options.anchors else []
     if anchors and not judges:
         raise ConfigError("--anchors calibrates judges; --judges memory has none")
+    if options.scale_up and (options.max_concurrent is None or options.gpus is None):
+        raise ConfigError("--scale-up needs --max-concurrent and --gpus: they are what is asked for")
     spaces = load_space(options.space)
     evaluated = EvaluatedRun.open(options.data or log_of(options.run), options.run)
     url = f"{evaluated.url}/{options.name}"
@@ -153,8 +155,7 @@ def _sweep(
     shown: Bars,
 ) -> None:
     claim = task_claim(nodes, options.threads, options.gpus)
-    capacity = _capacity(nodes, claim)
-    concurrent = min(options.max_concurrent or capacity, capacity)
+    concurrent = _concurrent(options, [node for node in nodes if node.offers([options.nodes])], claim)
     console.print(
         f"{options.samples} candidates of space {options.space} before {', '.join(judges) or 'the memory'}, "
         f"{concurrent} at a time, {options.threads} CPU and {claim.gpus:g} GPU each"
@@ -171,6 +172,7 @@ def _sweep(
         seed=options.seed,
         max_concurrent=concurrent,
         gpus=claim.gpus,
+        nodes=options.nodes,
         rungs=default_rungs(options.memory_epochs, pieces),
         budget=budget,
     )
@@ -187,15 +189,19 @@ def _sweep(
         run_sweep(sweep, setting, rows, bar)
 
 
-def _capacity(nodes: list[Node], claim: Claim) -> int:
-    """Trials that fit the nodes at a time; ResourceError where none does."""
+def _concurrent(options: Search, nodes: list[Node], claim: Claim) -> int:
+    """Trials at a time; ResourceError where none fits the nodes that may run them."""
+    if options.scale_up:
+        assert options.max_concurrent  # `search` has asked for it
+        return options.max_concurrent
     capacity = sum(claim.fits(node) for node in nodes)
     if capacity < 1:
+        where = f" with {options.nodes}" if options.nodes else ""
         raise ResourceError(
-            f"a trial of {claim.cpus:g} CPUs and {claim.gpus:g} GPUs fits on none of the {len(nodes)} nodes; "
-            "set --threads or --gpus lower"
+            f"a trial of {claim.cpus:g} CPUs and {claim.gpus:g} GPUs fits on none of the {len(nodes)} "
+            f"nodes{where}; set --threads or --gpus lower, or let an autoscaler bring nodes with --scale-up"
         )
-    return capacity
+    return min(options.max_concurrent or capacity, capacity)
 
 
 def _confirm(options: Search, evaluated: EvaluatedRun, folder: Folder, shown: Bars) -> None:

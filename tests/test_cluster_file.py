@@ -1,38 +1,116 @@
-"""The cluster file passes Ray's own validator, and pins what constraints.txt pins."""
+"""The cluster files pass the validators of who reads them, and say what the placement of a run asks for."""
 
+import json
+import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from ray.autoscaler._private.node_provider_availability_tracker import NodeAvailabilitySummary
+from ray.autoscaler._private.resource_demand_scheduler import _default_utilization_scorer, get_nodes_for
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from actors.placement import Node, Plan, plan
+from pipelines.runtime.recipe import load_recipe
+
 ROOT = Path(__file__).parents[1]
+CLUSTERS = ROOT / "docs" / "clusters"
+LAUNCHER = [ROOT / "cluster.yaml", CLUSTERS / "gcp.yaml", CLUSTERS / "on-premises.yaml"]
+CLOUDS = LAUNCHER[:2]
+HEAD = Node(8, 0)
 
 
-def cluster() -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "cluster.yaml").read_text())
+def read(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text())
 
 
-def test_ray_accepts_the_cluster_file() -> None:
-    validate_config(prepare_config(cluster()))
+def pinned(name: str) -> str:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if "==" in line)[name]
 
 
-def test_the_validator_would_see_a_misspelt_key() -> None:
+def wanted() -> Plan:
+    """What a run with `--config cluster` claims right after `ray up`, with the head alone."""
+    return plan([HEAD], load_recipe("cluster").resources)
+
+
+@pytest.mark.parametrize("path", LAUNCHER, ids=lambda path: path.name)
+def test_ray_accepts_a_cluster_file(path: Path) -> None:
+    validate_config(prepare_config(read(path)))
     with pytest.raises(jsonschema.ValidationError, match="setup_comands"):
-        validate_config(prepare_config({**cluster(), "setup_comands": []}))
+        validate_config(prepare_config({**read(path), "setup_comands": []}))
 
 
-def test_the_image_has_the_pinned_ray() -> None:
-    pinned = dict(
-        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+@pytest.mark.parametrize("path", LAUNCHER, ids=lambda path: path.name)
+def test_packages_and_token_arrive_by_what_is_mounted(path: Path) -> None:
+    config = read(path)
+    code = next(mounted for mounted, local in config["file_mounts"].items() if local == ".")
+    assert any(f" {code}" in command or f"'{code}" in command for command in config["setup_commands"])
+    assert any(mounted.endswith("/.ray/auth_token") for mounted in config["file_mounts"])
+
+
+@pytest.mark.parametrize("path", CLOUDS, ids=lambda path: path.name)
+def test_the_image_has_the_pinned_ray(path: Path) -> None:
+    assert f"ray:{pinned('ray')}-" in read(path)["docker"]["image"]
+
+
+def test_what_the_clouds_call_spot_and_rights_is_where_the_roles_need_it() -> None:
+    aws, gcp = (
+        {name: kind["node_config"] for name, kind in read(path)["available_node_types"].items()}
+        for path in CLOUDS
     )
-    assert f"ray:{pinned['ray']}-" in cluster()["docker"]["image"]
+    for kinds, preemptible in ((aws, "InstanceMarketOptions"), (gcp, "provisioningModel")):
+        assert preemptible in str(kinds["spot"])
+        assert preemptible not in str(kinds["head"]) + str(kinds["on_demand"])
+    assert all("IamInstanceProfile" in aws[kind] and "BlockDeviceMappings" in aws[kind] for kind in aws)
+    assert all("serviceAccounts" in gcp[kind] for kind in ("on_demand", "spot"))
 
 
-def test_workers_have_gpus_and_mounted_code() -> None:
-    config = cluster()
-    assert config["available_node_types"]["gpu_worker"]["resources"]["GPU"] >= 1
-    mounted = next(iter(config["file_mounts"]))
-    assert any(mounted in command for command in config["setup_commands"])
+@pytest.mark.parametrize("path", CLOUDS, ids=lambda path: path.name)
+def test_the_claims_of_a_run_bring_the_nodes_of_its_roles(path: Path) -> None:
+    config = prepare_config(read(path))
+    kinds, chosen = config["available_node_types"], wanted()
+    assert not chosen.fits([HEAD]) and chosen.scale_up > 0
+    scorer = partial(_default_utilization_scorer, node_availability_summary=NodeAvailabilitySummary({}))
+    added, missing = get_nodes_for(
+        kinds, {"head": 1}, "head", config["max_workers"], chosen.bundles(), scorer
+    )
+    assert not missing and dict(added) == {"on_demand": 1, "spot": chosen.scorers}
+    resources = [{**kinds[name]["resources"]} for name, count in added.items() for _ in range(count)]
+    nodes = [Node(each.pop("CPU"), each.pop("GPU"), frozenset(each)) for each in resources]
+    assert chosen.fits([HEAD, *nodes])
+    assert all(kind["min_workers"] == 0 for kind in kinds.values())
+
+
+def rayjob() -> dict[str, Any]:
+    return read(CLUSTERS / "kuberay-rayjob.yaml")
+
+
+def check_rayjob(content: dict[str, Any]) -> None:
+    jsonschema.validate(content, read(ROOT / "tests/fixtures/rayjob.schema.yaml"))
+
+
+def test_the_rayjob_is_one() -> None:
+    check_rayjob(rayjob())
+    cluster = rayjob()["spec"]["rayClusterSpec"]
+    assert cluster["rayVersion"] == pinned("ray")
+    wrong = rayjob()
+    wrong["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["minReplica"] = 0
+    with pytest.raises(jsonschema.ValidationError, match="minReplica"):
+        check_rayjob(wrong)
+
+
+def test_the_pods_of_the_rayjob_hold_a_run() -> None:
+    nodes = [HEAD]
+    for group in rayjob()["spec"]["rayClusterSpec"]["workerGroupSpecs"]:
+        (container,) = group["template"]["spec"]["containers"]
+        limits = container["resources"]["limits"]
+        # KubeRay puts the value into a shell command as it is.
+        (value,) = shlex.split(group["rayStartParams"]["resources"])
+        custom = frozenset(json.loads(value.replace('\\"', '"')))
+        nodes += [Node(limits["cpu"], limits["nvidia.com/gpu"], custom)] * group["maxReplicas"]
+        assert group["minReplicas"] == 0
+    assert wanted().fits(nodes)

@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.placement import Claim, Node, ResourceConfig, capacity, gpu_share, plan, task_claim
+from actors.placement import (
+    SLIVER,
+    Claim,
+    Node,
+    Plan,
+    ResourceConfig,
+    RoleNodes,
+    capacity,
+    gpu_share,
+    plan,
+    task_claim,
+)
 from actors.reservation import CapacityWatch, Reservation
 from diet_ray.errors import ResourceError
 
@@ -106,7 +117,7 @@ def test_the_default_takes_a_device_per_actor_where_there_are_enough(
 def test_workers_of_a_reference_have_whole_gpus_and_a_reservation_of_their_own() -> None:
     chosen = plan([Node(64, 8)], ResourceConfig(reference_workers=4))
     assert (chosen.scorers, chosen.actors, chosen.reserved) == (3, 8, 4)
-    assert chosen.roles() == [("reference model", 4), ("scorer", 3), ("distiller", 1)]
+    assert chosen.roles() == [("reference model", 4, ""), ("scorer", 3, ""), ("distiller", 1, "")]
     alone = plan([Node(64, 8)], ResourceConfig(reference_workers=1))
     assert (alone.scorers, alone.actors, alone.reserved) == (6, 8, 8)
     with pytest.raises(
@@ -151,6 +162,69 @@ def test_a_task_claims_a_quarter_of_a_gpu_where_there_is_one() -> None:
     assert task_claim([Node(8, 0)]) == Claim(1, 0)
     assert task_claim([Node(8, 0), Node(8, 1)]) == Claim(1, 0.25)
     assert task_claim([Node(8, 2)], 2, 0.4) == Claim(2, 0.4)
+
+
+KINDS = st.sampled_from(["", "spot", "fixed"])
+KIND_NODES = st.lists(
+    st.builds(
+        Node,
+        st.integers(0, 8),
+        st.integers(0, 3),
+        st.frozensets(st.sampled_from(["spot", "fixed"])),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+def matched(nodes: list[Node], chosen: Plan) -> bool:
+    """Whether every actor gets a place on a node that its role asks for: augmenting paths, actor by actor."""
+    spaces = []
+    for node in nodes:
+        room = next(count for count in range(100) if not placed([node], chosen.claim, count + 1))
+        spaces += [node] * room
+    actors = [kind for _, count, kind in chosen.roles() for _ in range(count)]
+    taken: dict[int, int] = {}
+
+    def moved(actor: int, seen: set[int]) -> bool:
+        for place, node in enumerate(spaces):
+            kind = actors[actor]
+            if place not in seen and (not kind or kind in node.kinds):
+                seen.add(place)
+                if place not in taken or moved(taken[place], seen):
+                    taken[place] = actor
+                    return True
+        return False
+
+    return all(moved(actor, set()) for actor in range(len(actors)))
+
+
+@given(nodes=KIND_NODES, reference=KINDS, scorers=KINDS, distiller=KINDS, count=st.integers(1, 6))
+def test_roles_fit_where_each_finds_a_node_of_its_kind(
+    nodes: list[Node], reference: str, scorers: str, distiller: str, count: int
+) -> None:
+    where = RoleNodes(reference=reference, scorers=scorers, distiller=distiller)
+    chosen = Plan(count, 1, Claim(1, 0.5), nodes=where)
+    spare = [[*nodes[:n], node._replace(cpus=node.cpus - 1), *nodes[n + 1 :]] for n, node in enumerate(nodes)]
+    able = any(matched(left, chosen) for left, node in zip(spare, nodes, strict=True) if node.cpus >= 1)
+    assert chosen.fits(nodes) == able
+
+
+def test_scorers_take_the_gpus_of_their_kind() -> None:
+    nodes = [Node(8, 0), Node(16, 4, frozenset({"on_demand"})), *[Node(8, 1, frozenset({"spot"}))] * 3]
+    where = RoleNodes(reference="on_demand", distiller="on_demand", scorers="spot")
+    chosen = plan(nodes, ResourceConfig(nodes=where))
+    assert (chosen.scorers, chosen.claim) == (3, Claim(1, 1))
+    assert chosen.bundles() == [
+        {"CPU": 1, "GPU": 1, "on_demand": SLIVER},
+        *[{"CPU": 1, "GPU": 1, "spot": SLIVER}] * 3,
+        {"CPU": 1, "GPU": 1, "on_demand": SLIVER},
+    ]
+    refused = r"scorer on nodes with spot.*name other nodes in resources\.nodes"
+    with pytest.raises(ResourceError, match=refused):
+        plan(nodes, ResourceConfig(nodes=where, scorers=4, num_gpus=1))
+    with pytest.raises(ResourceError, match=r"reference model on nodes with fast"):
+        plan(nodes, ResourceConfig(nodes=RoleNodes(reference="fast")))
 
 
 class FakeCluster:

@@ -18,7 +18,7 @@ def test_every_shipped_recipe_loads(name: str) -> None:
 
 
 def test_the_letter_of_the_paper_and_each_log_that_it_names_has_a_recipe() -> None:
-    assert {"paper", "kuairand", "tmall", "taobao", "globo", "demo"} == set(RECIPES)
+    assert {"paper", "kuairand", "tmall", "taobao", "globo", "demo", "cluster"} == set(RECIPES)
     paper = load_recipe("paper")
     assert not paper.reference.ensemble and not paper.method.boundary.realign
 
@@ -56,7 +56,9 @@ def test_a_wrong_file_is_refused_by_naming_the_key(tmp_path: Path, text: str, me
 
 
 def test_an_unknown_recipe_is_refused_by_naming_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="no config 'glbo': use one of demo, globo, kuairand, paper"):
+    with pytest.raises(
+        ConfigError, match="no config 'glbo': use one of cluster, demo, globo, kuairand, paper"
+    ):
         load_recipe("glbo")
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch.distributed as dist
 from ray.train import ControllerError, WorkerGroupError
 
-from actors.placement import Claim, ResourceConfig
+from actors.placement import ResourceConfig
 from actors.progress import Event
 from actors.reference.group import NOTHING, GroupSetting, Order, ReferenceGroup, work
 from diet_ray import layout
@@ -139,7 +139,7 @@ def test_a_worker_carries_out_orders_as_the_one_reference_does(
     )
     dist.init_process_group("gloo", f"file://{tmp_path}/group", timedelta(seconds=60), 1, 0)
     try:
-        setting = GroupSetting(1, Claim(0, 0), threads=1, full_every=1)
+        setting = GroupSetting(1, {}, threads=1, full_every=1)
         work({"place": place, "setting": setting, "desk": desk})
     finally:
         dist.destroy_process_group()
@@ -173,17 +173,17 @@ class FakeTrainer:
 
 
 @pytest.mark.parametrize(
-    ("claim", "taken"),
-    [(Claim(0, 0), NOTHING), (Claim(1, 0), {"CPU": 1}), (Claim(0, 1), {"GPU": 1})],
+    ("bundle", "taken"),
+    [({}, NOTHING), ({"CPU": 1.0}, {"CPU": 1}), ({"GPU": 1.0, "spot": 0.001}, {"GPU": 1, "spot": 0.001})],
 )
 def test_workers_take_what_was_held_for_them_and_are_refused_where_there_is_no_place(
-    claim: Claim, taken: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: dict[str, float], taken: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray Train by itself would try forever; a share of a CPU, however small, would keep tasks from it."""
     fake = FakeTrainer(monkeypatch, ControllerError(TimeoutError("no place")))
     desk = Desk()
     desk.place, desk.desk = ("", str(tmp_path), {}), None
-    desk.setting = GroupSetting(2, claim, threads=1, start_s=30)
+    desk.setting = GroupSetting(2, bundle, threads=1, start_s=30)
     held: Any = "held"
     desk._fit(held)
     assert fake.seen == ["held", "fit"]
@@ -200,7 +200,7 @@ def test_a_group_that_was_lost_too_often_says_why(tmp_path: Path, monkeypatch: p
     FakeTrainer(monkeypatch, WorkerGroupError("rank 1 died", {1: OSError("gone")}))
     desk = Desk()
     desk.place, desk.desk = ("", str(tmp_path), {}), None
-    desk.setting = GroupSetting(2, Claim(0, 0), threads=1)
+    desk.setting = GroupSetting(2, {}, threads=1)
     desk._fit(None)
     with pytest.raises(ResourceError, match="workers of the reference were lost too often: rank 1 died"):
         list(desk.train(1))
@@ -210,7 +210,7 @@ def test_a_group_that_cannot_begin_says_why() -> None:
     """And does not let the driver wait."""
     desk = Desk()
     desk.place, desk.desk = ("", "nowhere://run", {}), None
-    desk.setting = GroupSetting(2, Claim(0, 0), threads=1)
+    desk.setting = GroupSetting(2, {}, threads=1)
     desk._fit(None)
     with pytest.raises(ResourceError, match=r"Ray Train could not run the workers .*nowhere"):
         list(desk.train(1))

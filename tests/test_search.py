@@ -148,6 +148,10 @@ def test_what_cannot_run_is_told(own_run: str) -> None:
         search(asked(own_run, space="nowhere.at_all"))
     with pytest.raises(ResourceError, match="a trial of 64 CPUs"):
         search(asked(own_run, threads=64))
+    with pytest.raises(ResourceError, match=r"fits on none of the 0 nodes with spot.*--scale-up"):
+        search(asked(own_run, nodes="spot"))
+    with pytest.raises(ConfigError, match="--scale-up needs --max-concurrent and --gpus"):
+        search(asked(own_run, scale_up=True, gpus=1.0))
 
 
 def start(run: str, log: Path) -> subprocess.Popen[bytes]:

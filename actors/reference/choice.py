@@ -29,7 +29,7 @@ def reference_actor(plan: Plan, data: str, run: str, config: dict[str, Any], res
         return actor.remote(data, run, config, plan.threads, plan.full_every)
     setting = GroupSetting(
         plan.reference_workers,
-        plan.claim,
+        plan.bundles()[-1],
         plan.threads,
         plan.full_every,
         start_s=max(plan.patience, plan.scale_up),

@@ -21,7 +21,6 @@ from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, 
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from actors.placement import Claim
 from actors.progress import REPORT_EVERY, Event
 from actors.worker import RunWorker
 from diet_ray import config as diet_config
@@ -49,7 +48,7 @@ class GroupSetting(NamedTuple):
     """What the workers of a reference take."""
 
     workers: int
-    claim: Claim
+    bundle: dict[str, float]  # that each claims
     threads: int
     full_every: FullEvery = "auto"
     start_s: float = 60.0  # to wait for a place for all workers, an autoscaler's nodes included
@@ -149,15 +148,14 @@ class ReferenceGroup(RunWorker):
         setting, (data, run, config) = self.setting, self.place
         os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # a user's models are found in the working directory
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(setting.start_s)
-        claim = {"CPU": setting.claim.cpus, "GPU": setting.claim.gpus}
         folder = Folder.at(run)
         return TorchTrainer(
             work,
             train_loop_config={"place": (data, run, config), "setting": setting, "desk": self.desk},
             scaling_config=ScalingConfig(
                 num_workers=setting.workers,
-                use_gpu=setting.claim.gpus > 0,
-                resources_per_worker={name: amount for name, amount in claim.items() if amount} or NOTHING,
+                use_gpu=setting.bundle.get("GPU", 0) > 0,
+                resources_per_worker=setting.bundle or NOTHING,
             ),
             run_config=RunConfig(
                 name="reference",

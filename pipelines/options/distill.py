@@ -28,8 +28,8 @@ class Distill:
     run: str
     """Directory of the run; new, or one to resume."""
     config: str | None = None
-    """A recipe (globo, kuairand, tmall, taobao, demo, paper), a YAML file, or the config.yaml of a run;
-    options below override it."""
+    """A recipe (globo, kuairand, tmall, taobao, demo, paper, cluster), a YAML file, or the config.yaml of a
+    run; options below override it."""
     reference_of: str | None = None
     """A finished run whose reference is reused instead of training one; all its settings must agree."""
     probe_seeds: int = PROBE_SEEDS

@@ -71,6 +71,11 @@ class Search:
     """CPUs per trial."""
     gpus: float | None = None
     """Share of a GPU per trial; a quarter, where there are GPUs, if left out."""
+    nodes: str = ""
+    """Custom resource of the nodes that may run trials, such as spot; any node if left out."""
+    scale_up: bool = False
+    """Ask an autoscaler for the nodes that trials need: --max-concurrent and --gpus say how many trials and
+    what each takes, whatever the cluster has now."""
     data: str | None = None
     """Directory of the prepared log, if it has moved since the run."""
     fit: Annotated[FitConfig, tyro.conf.arg(name="")] = FitConfig()

@@ -22,8 +22,7 @@ def placement_table(nodes: Sequence[Node], chosen: Plan) -> Table:
     """A row per role, under the kinds of node that there are."""
     kinds: dict[str, int] = {}
     for node in nodes:
-        kind = f"{node.cpus:g} CPUs and {node.gpus:g} GPUs"
-        kinds[kind] = kinds.get(kind, 0) + 1
+        kinds[str(node)] = kinds.get(str(node), 0) + 1
     shown = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
     rows = placement_rows(chosen)
     table = Table(

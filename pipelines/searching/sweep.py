@@ -16,6 +16,7 @@ import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
+from actors.placement import SLIVER
 from actors.trials import SearchSetting, TuneTrial
 from diet_ray import layout
 from diet_ray.config import CandidateConfig
@@ -40,6 +41,7 @@ class Sweep(NamedTuple):
     seed: int
     max_concurrent: int
     gpus: float  # per trial
+    nodes: str = ""  # custom resource of the nodes that may run trials
     rungs: tuple[Rung, ...] = ()
     budget: Budget = Budget()
 
@@ -52,7 +54,7 @@ def run_sweep(sweep: Sweep, setting: SearchSetting, rows: "ray.ObjectRef", bar: 
     folder = Folder.at(setting.folder)
     trainable = tune.with_resources(
         tune.with_parameters(TuneTrial, rows=[rows], setting=setting),
-        {"cpu": setting.threads, "gpu": sweep.gpus},
+        {"cpu": setting.threads, "gpu": sweep.gpus, **({sweep.nodes: SLIVER} if sweep.nodes else {})},
     )
     with _scratch() as scratch:
         tune.Tuner(
