@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 CPUS = 2
-AGENT_S = 240  # on a machine with other work
+AGENT_S = 120
 
 
 @contextmanager
