@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 CPUS = 2
-AGENT_S = 240  # on a machine with other work
+AGENT_S = 120
 
 
 @contextmanager
@@ -37,6 +37,8 @@ def local_head(folder: Path) -> Iterator[str]:
             f"--port={_free_port()}",
             f"--temp-dir={own}",
             f"--dashboard-port={port}",
+            # Else the one port of all heads of a machine, without which an agent starts no job.
+            f"--dashboard-agent-listen-port={_free_port()}",
         ]
         with (folder / "head").open("wb") as out:
             command = ["ray", "start", "--head", "--block", *words]
