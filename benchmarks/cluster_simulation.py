@@ -253,7 +253,9 @@ def plot(runs: list[dict[str, Any]], path: Path) -> None:
             counts, [run["driver at its peak, MB"] for run in of], "o-", label=f"{rows:,} rows a block"
         )
     right.set(xscale="log", xlabel="nodes", ylabel="driver at its peak, MB", xticks=nodes, xticklabels=nodes)
-    right.set_ylim(bottom=0)
+    right.set_ylim(0, 900)
+    for axes in (left, right):
+        axes.minorticks_off()
     right.legend(frameon=False, fontsize=8, loc="lower right")
     figure.savefig(path)
 
