@@ -125,8 +125,8 @@ def _settings(options: Search, judges: tuple[str, ...], run: Run) -> dict[str, A
 
 
 def _claim(folder: Folder, options: Search, settings: dict[str, Any]) -> None:
-    """Make the folder this search's; RunError where it is another's."""
-    if not folder.exists(layout.SETTINGS):
+    """Make the folder this search's; RunError where it holds trials of another."""
+    if not folder.exists(layout.SETTINGS) or not trial_records(folder, options.samples):
         folder.write_json(layout.SETTINGS, settings)
         return
     stored = folder.read_json(layout.SETTINGS)
