@@ -151,7 +151,7 @@ def test_what_cannot_run_is_told(own_run: str) -> None:
     with pytest.raises(ResourceError, match=r"fits on none of the 0 nodes with spot.*--scale-up"):
         search(asked(own_run, nodes="spot"))
     with pytest.raises(ConfigError, match="--scale-up needs --max-concurrent and --gpus"):
-        search(asked(own_run, scale_up=True, gpus=1.0))
+        search(asked(own_run, scale_up=True, gpus=1.0, max_concurrent=None))
 
 
 def start(run: str, log: Path) -> subprocess.Popen[bytes]:
