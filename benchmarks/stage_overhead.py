@@ -4,8 +4,8 @@
 
 The same log of equal blocks is distilled in this process and over actors on a local head, with one thread and
 one scorer; a stage lasts from one commit to the next. Over actors the next block is learned meanwhile, which
-one process cannot do: `work` is what the stage itself takes (its record's seconds of scoring and distilling,
-or of learning where that takes longer), so that 1 - work / stage is what nobody works.
+one process cannot do, so that its work is scoring and distilling, or learning where that takes longer. What a
+stage over actors takes beyond that of one process is orchestration.
 """
 
 import json
@@ -77,14 +77,14 @@ def main(options: Options) -> None:
         ray.init(address="local", num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False)
         distill(f"{folder}/log", f"{folder}/actors", config, ResourceConfig(threads=1, scorers=1))
         alone, actors = stages(f"{folder}/alone"), stages(f"{folder}/actors")
-    work = statistics.median(max(stage["own"], stage["train"]) for stage in actors)
+    work = max(medians(alone)["own"], medians(alone)["train"])
     results: dict[str, Any] = {
         "options": {**options.__dict__, "out": None},
         "load": os.getloadavg(),
         "in one process, s": medians(alone),
         "over actors, s": medians(actors),
         "actors / one process": round(medians(actors)["stage"] / medians(alone)["stage"], 3),
-        "share of a stage in which nobody works": round(1 - work / medians(actors)["stage"], 3),
+        "orchestration, share of a stage": round(1 - work / medians(actors)["stage"], 3),
     }
     print(json.dumps(results, indent=2))
     if options.out:
