@@ -126,13 +126,15 @@ def _settings(options: Search, judges: tuple[str, ...], run: Run) -> dict[str, A
 
 def _claim(folder: Folder, options: Search, settings: dict[str, Any]) -> None:
     """Make the folder this search's; RunError where it holds trials of another."""
-    if not folder.exists(layout.SETTINGS) or not trial_records(folder, options.samples):
-        folder.write_json(layout.SETTINGS, settings)
-        return
-    stored = folder.read_json(layout.SETTINGS)
-    stored["fit"] = upgrade_fit(stored["fit"])
-    if changed := differences(stored, settings):
-        raise RunError(f"{folder.root} holds a different search ({changed}); choose another --name")
+    if folder.exists(layout.SETTINGS):
+        stored = folder.read_json(layout.SETTINGS)
+        stored["fit"] = upgrade_fit(stored["fit"])
+        changed = differences(stored, settings)
+        if not changed:
+            return
+        if trial_records(folder, options.samples):
+            raise RunError(f"{folder.root} holds a different search ({changed}); choose another --name")
+    folder.write_json(layout.SETTINGS, settings)
 
 
 def _forget_failures(folder: Folder, samples: int) -> None:

@@ -89,6 +89,10 @@ def test_the_page_has_every_row_and_a_dot_per_candidate_with_its_error(folder: F
         assert str(escape(row)) in text
     specs = [json.loads(unescape(spec)) for spec in re.findall(r"data-spec='([^']*)'", text)]
     *_, dots = (next(iter(spec["datasets"].values())) for spec in specs)
+    (compared,) = specs[0]["datasets"].values()
+    assert {row["judge"] for row in compared if row["kind"] == "judge"} == {
+        row for row in table["judge"] if row.startswith(("cold", "mixed"))
+    }
     own = [dot for dot in dots if dot["judge"] == "cold"]
     assert [dot["candidate"] for dot in own] == list(scores["candidate"])
     assert own[3]["high"] - own[3]["low"] == pytest.approx(2 * error)

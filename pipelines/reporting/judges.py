@@ -22,11 +22,12 @@ def judge_page(found: pd.DataFrame, scores: pd.DataFrame, about: list[str], foot
         about: sentences on log, day and seeds.
         footer: date and versions.
     """
-    kind = found["judge"].isin(scores.columns) | found["judge"].str.contains("pieces|\\+", regex=True)
-    found = found.assign(kind=kind.map({True: KINDS[0], False: KINDS[1]}))
+    judges = [name for name in scores.columns if name not in ("candidate", "full", "error")]
+    # Parts of judges and several together are named after them.
+    kind = [KINDS[0] if row.startswith(tuple(judges)) else KINDS[1] for row in found["judge"]]
     sections = [
-        Section("Cost against quality", list(_comparison(found))),
-        Section("Candidate by candidate", list(_candidates(scores))),
+        Section("Cost against quality", list(_comparison(found.assign(kind=kind)))),
+        Section("Candidate by candidate", list(_candidates(scores, judges))),
     ]
     return page("Judges against full training", about, sections, footer)
 
@@ -56,8 +57,7 @@ def _comparison(found: pd.DataFrame) -> Iterator[Part]:
     yield from table(HEAD, rows)
 
 
-def _candidates(scores: pd.DataFrame) -> Iterator[Part]:
-    judges = [name for name in scores.columns if name not in ("candidate", "full", "error")]
+def _candidates(scores: pd.DataFrame, judges: list[str]) -> Iterator[Part]:
     if judges:
         yield chart(
             _score_chart(scores, judges),
