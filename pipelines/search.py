@@ -27,14 +27,15 @@ from diet_ray.runs.run import Run
 from diet_ray.storage import Folder
 from diet_ray.stored_config import upgrade_fit
 from diet_ray.strict import differences
-from pipelines.options.search import CONFIRMED, MEMORY, Scheduler, Search
+from pipelines.options.search import MEMORY, Scheduler, Search
 from pipelines.runtime.candidates import listed
 from pipelines.runtime.command import keeping, run_command, say_next
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import Bars, bars, console
 from pipelines.runtime.run_access import log_of
 from pipelines.searching.anchoring import calibrated
-from pipelines.searching.results import leaderboard, publish, summary
+from pipelines.searching.leaderboard import leaderboard, summary
+from pipelines.searching.results import full_training_due, publish
 from pipelines.searching.rungs import Budget, default_rungs, parsed_budget
 from pipelines.searching.sweep import Sweep, run_sweep, trial_records
 from tune_spaces.space import Spaces, load_space
@@ -44,9 +45,11 @@ SETTINGS = ("space", "searcher", "seeds", "seed", "threads", "memory_epochs")
 
 
 def execute(options: Search) -> None:
-    for option in ("samples", "seeds", "threads"):
+    for option in ("samples", "seeds", "threads", "full_trainings"):
         if getattr(options, option) < 1:
-            raise ConfigError(f"--{option} is {getattr(options, option)}; at least 1 is needed")
+            raise ConfigError(
+                f"--{option.replace('_', '-')} is {getattr(options, option)}; at least 1 is needed"
+            )
     results = search(options)
     out = Console()
     out.print(leaderboard(results))
@@ -207,12 +210,30 @@ def _concurrent(options: Search, nodes: list[Node], claim: Claim) -> int:
 
 
 def _confirm(options: Search, evaluated: EvaluatedRun, folder: Folder, shown: Bars) -> None:
-    """Train the best few, on the memory or fully; a failure is reported and left out."""
-    method: Method = "full" if options.confirm == "full" else "diet"
-    count = CONFIRMED if options.confirm == "full" else options.confirm
-    ranked = publish(folder, evaluated, samples=options.samples, seeds=options.seeds)
-    scored = ranked[ranked["objective"].notna()] if len(ranked) else ranked
-    numbers: list[int] = scored["number"][:count].tolist() if len(scored) else []
+    """Train the best few on the memory, or on all history those who tell most."""
+    if options.confirm != "full":
+        ranked = publish(folder, evaluated, samples=options.samples, seeds=options.seeds)
+        scored: list[int] = ranked["number"][ranked["objective"].notna()].tolist() if len(ranked) else []
+        return _train(scored[: options.confirm], "diet", options, evaluated, folder, shown)
+    tried: list[int] = []
+    while True:
+        ranked = publish(folder, evaluated, samples=options.samples, seeds=options.seeds)
+        wave = full_training_due(ranked, tried, options.full_trainings)
+        if not wave:
+            return
+        _train(wave, "full", options, evaluated, folder, shown)
+        tried += wave
+
+
+def _train(
+    numbers: list[int],
+    method: Method,
+    options: Search,
+    evaluated: EvaluatedRun,
+    folder: Folder,
+    shown: Bars,
+) -> None:
+    """Train trials as `evaluate` does where that is not on record; a failure is reported and left out."""
     best = [record for number in numbers if (record := TrialRecord.read(folder, number))]
     missing = [
         (record, seed)

@@ -111,7 +111,7 @@ def _claim(folder: Folder, options: Truth, log: PreparedLog, training: TrainingC
 
 
 def _take_known(folder: Folder, file: str) -> None:
-    """Put the records of a published experiment into the folder, those that it lacks.
+    """Put the records of a published experiment into the folder, those that it lacks, of judges too.
 
     Raises:
         ConfigError: the file is of another log, of other settings, or of no experiment at all.
@@ -124,6 +124,10 @@ def _take_known(folder: Folder, file: str) -> None:
         path = layout.full_training(record["candidate"], record["seed"])
         if not folder.exists(path):
             folder.write_json(path, record)
+    for record in known.get("judged", ()):
+        path = layout.judged(record["judge"], record["candidate"], record["seed"])
+        if not folder.exists(path):
+            folder.write_json(path, {name: value for name, value in record.items() if name != "candidate"})
 
 
 def _keep(folder: Folder, name: str, candidate: CandidateConfig, seed: int, trained: FullTraining) -> None:

@@ -15,12 +15,13 @@ from rich.console import Console
 
 from diet_ray.config import CandidateConfig
 from diet_ray.errors import ConfigError, DietError, RunError
+from diet_ray.evaluation.judges.expected import expected
 from diet_ray.evaluation.judges.record import JudgeRecord
 from diet_ray.evaluation.trial_record import TrialRecord
 from diet_ray.storage import Folder
 from pipelines.runtime.candidates import load_candidate
 from pipelines.search import Search, search
-from pipelines.searching.results import leaderboard, summary
+from pipelines.searching.leaderboard import leaderboard, summary
 from tests.kill_harness import kill_when
 from tests.tiny_run import FIT
 
@@ -67,12 +68,32 @@ def test_some_are_stopped_at_a_rung_and_the_rest_see_every_piece(searched: tuple
     assert (found["state"] == "stopped").any() and (found["state"] == "finished").any()
 
 
-def test_the_order_is_full_training_then_how_far_then_the_score(searched: tuple[str, pd.DataFrame]) -> None:
+def test_the_best_of_three_architectures_are_fully_trained_and_say_what_to_expect(
+    searched: tuple[str, pd.DataFrame],
+) -> None:
+    _, found = searched
+    ended = found[found["state"] == "finished"]
+    full = ended[ended["confirmed_by"] == "full"]
+    best = ended.sort_values("score", ascending=False).drop_duplicates("model")
+    assert set(full["number"]) == set(best["number"][:3]) and full["model"].nunique() == 3
+    names, scores = ended["model"].tolist(), ended["score"].to_numpy()
+    trained = [place for place, by in enumerate(ended["confirmed_by"]) if by == "full"]
+    known = ended["confirmed_validation_auc"].to_numpy()[trained]
+    assert ended["expected"].to_numpy() == pytest.approx(expected(scores, names, trained, known).auc_C)
+    assert found["expected"].notna().equals(found["state"] == "finished")
+
+
+def test_the_order_is_what_is_expected_then_how_far_then_the_score(
+    searched: tuple[str, pd.DataFrame],
+) -> None:
     _, found = searched
     full = found["confirmed_by"] == "full"
-    assert list(found.index[full]) == [0, 1, 2] and list(found["rank"]) == list(range(SAMPLES))
-    assert found["confirmed_validation_auc"][full].is_monotonic_decreasing
-    rest = found[~full]
+    assert full[0] and found["expected"][0] == found["expected"][full].max()
+    assert list(found["rank"]) == list(range(SAMPLES))
+    ended = found["state"] == "finished"
+    assert found["expected"][ended][1:].is_monotonic_decreasing
+    rest = found[~ended]
+    assert list(rest.index) == list(range(ended.sum(), SAMPLES))
     assert list(zip(rest["pieces"], rest["objective"], strict=True)) == sorted(
         zip(rest["pieces"], rest["objective"], strict=True), reverse=True
     )

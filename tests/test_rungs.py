@@ -1,5 +1,7 @@
 """Who goes on at a rung of a search, and when a budget is spent."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -8,8 +10,9 @@ from diet_ray.errors import ConfigError
 from pipelines.searching.rungs import FEWEST, Budget, Rung, Rungs, default_rungs, parsed_budget
 
 
-def told(rungs: Rungs, step: int, score: float) -> str:
-    return rungs.on_trial_result(None, None, {"objective": score, "training_iteration": step})
+def told(rungs: Rungs, step: int, score: float, architecture: str = "dcn") -> str:
+    trial = SimpleNamespace(config={"trial": {"candidate": {"name": architecture}}})
+    return rungs.on_trial_result(None, trial, {"objective": score, "training_iteration": step})
 
 
 def test_the_best_share_goes_on() -> None:
@@ -28,7 +31,18 @@ def test_failures_do_not_count_at_a_rung() -> None:
     rungs = Rungs((Rung(1, 0.5),))
     for _ in range(10):
         told(rungs, 1, WORST)
-    assert rungs.scores[1] == []
+    assert rungs.scores[1] == {}
+    assert [told(rungs, 1, score) for score in (0.4, 0.3, 0.2, 0.1)][-1] == "STOP"
+
+
+def test_the_best_of_an_architecture_goes_on() -> None:
+    rungs = Rungs((Rung(1, 0.5),))
+    for score in (0.9, 0.8, 0.7, 0.6):
+        told(rungs, 1, score)
+    assert told(rungs, 1, 0.2, "finalnet") == "CONTINUE"
+    assert told(rungs, 1, 0.1, "finalnet") == "STOP"
+    assert told(rungs, 1, 0.3, "finalnet") == "CONTINUE"
+    assert told(rungs, 1, 0.3, "dcn") == "STOP"
 
 
 def test_rungs_follow_the_pieces() -> None:

@@ -24,7 +24,7 @@ from pipelines.options.search import Search
 from pipelines.options.train import Train
 from pipelines.runtime.candidates import load_candidate
 from pipelines.search import search
-from pipelines.searching.results import leaderboard
+from pipelines.searching.leaderboard import leaderboard
 from tests.tiny_run import FIT
 
 ROOT = Path(__file__).parents[1]

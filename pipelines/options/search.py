@@ -9,7 +9,7 @@ from diet_ray.config import FitConfig
 
 Scheduler = Literal["auto", "rungs", "asha", "none"]
 Searcher = Literal["random", "optuna"]
-CONFIRMED = 3  # candidates, where the command says how but not how many
+CONFIRMED = 3  # candidates
 MEMORY = "memory"  # the judge that is none
 
 
@@ -55,7 +55,10 @@ class Search:
     """random, or optuna: learn from earlier trials."""
     confirm: int | Literal["full"] = CONFIRMED
     """Number of best candidates to train on the memory and the subsequent block and score on the test block;
-    full: train the best three on all history."""
+    full: train candidates on all history, first the best of each of the best architectures, then one by one
+    who is expected to be the best of all."""
+    full_trainings: int = CONFIRMED
+    """Candidates that --confirm full trains."""
     seeds: int = 1
     """Seeds per trial and per confirmation; their mean counts."""
     seed: int = 0

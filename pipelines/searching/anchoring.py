@@ -1,7 +1,10 @@
 """The anchors of a search: judged like any candidate, before the sweep, and what they say of the judges."""
 
+from typing import NamedTuple
+
 import numpy as np
 import ray
+from numpy.typing import NDArray
 
 from actors.cells import judge_candidate
 from actors.connection import user_errors
@@ -14,6 +17,14 @@ from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.progress import Bars, console
 
 NUMBERS = ("combined_tau", "p_value", "slope", "agreement")  # of a Calibration; null in JSON where NaN
+
+
+class AnchorScores(NamedTuple):
+    """The anchors of a search before its judges."""
+
+    architectures: list[str]
+    score_A: NDArray[np.floating]  # weighted mean of the judges, as of candidates
+    auc_A: NDArray[np.floating]  # after full training
 
 
 def calibrated(
@@ -42,7 +53,8 @@ def calibrated(
             bar.advance(1)
     score_AJ = np.array([_scores(folder, number, judges) for number in range(len(anchors))])
     found = calibrate(np.array([anchor.auc for anchor in anchors]), score_AJ, list(judges))
-    folder.write_json(layout.CALIBRATION, {"anchors": len(anchors), **found._asdict()})
+    auc = [anchor.auc for anchor in anchors]
+    folder.write_json(layout.CALIBRATION, {"anchors": len(anchors), "auc": auc, **found._asdict()})
     console.print(calibration_text(found, len(anchors)), markup=False)
     return found
 
@@ -66,6 +78,18 @@ def stored_calibration(folder: Folder) -> Calibration | None:
     found = folder.read_json(layout.CALIBRATION)
     numbers = {name: float("nan") if found[name] is None else found[name] for name in NUMBERS}
     return Calibration(found["weights"], found["tau"], **numbers)
+
+
+def stored_anchor_scores(folder: Folder, calibration: Calibration | None) -> AnchorScores | None:
+    """What judges and full training say of the anchors of a search that had some."""
+    if calibration is None:
+        return None
+    auc_A = np.array(folder.read_json(layout.CALIBRATION)["auc"])
+    judges, weight_J = tuple(calibration.weights), np.array(list(calibration.weights.values()))
+    score_AJ = np.array([_scores(folder, number, judges) for number in range(len(auc_A))])
+    stored = [folder.read_json(layout.anchor(number)) for number in range(len(auc_A))]
+    names = [str(own["candidate"]["name"]) for own in stored]
+    return AnchorScores(names, score_AJ @ weight_J / weight_J.sum(), auc_A)
 
 
 def _stored(folder: Folder, number: int, candidate: dict[str, object], seed: int) -> bool:

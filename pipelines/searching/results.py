@@ -1,4 +1,4 @@
-"""The results of a search: files, and a table for the terminal.
+"""The results of a search as files.
 
 Columns of results.parquet, one row per trial, the best first:
 
@@ -6,6 +6,8 @@ rank: 0 for the best; number, model, candidate (JSON), learning_rate, state, rea
 score: weighted mean of the judges' AUC; deviation: of its difference to the mean candidate, over rows, seeds
 and the judges' agreement with full training; near: probability of being within 0.001 of the best; rival: not
 told apart from the winner. All four for those judged to the end, NaN and false for the others.
+expected: AUC after full training that score, architecture and the full trainings known so far make likely
+(judges/expected.py), of this search or else the anchors; near and rival then go by it. NaN without any.
 judge_NAME_auc: per judge, of the newest piece, mean over seeds; pieces: how many pieces that were.
 auc, logloss, epochs, epoch_auc, epoch_logloss: on the memory. objective: what the search maximised.
 cost: in full trainings of this candidate; full_seconds: CPU seconds of one, estimated; seconds, cpu_seconds.
@@ -19,54 +21,61 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from rich.table import Column, Table
 
 from diet_ray import layout
 from diet_ray.evaluation.judges.anchors import Calibration
 from diet_ray.evaluation.judges.certainty import (
+    DRAWS,
     Noise,
     certainty,
     mean_score,
+    near_and_rivals,
     seed_deviation,
     usual_agreement,
 )
 from diet_ray.evaluation.judges.cost import FullCost, full_rows
+from diet_ray.evaluation.judges.expected import expected, next_to_train
 from diet_ray.evaluation.trial_record import TrialRecord
 from diet_ray.seeding import numpy_generator
 from diet_ray.storage import Folder
 from diet_ray.training.candidate import EpochScore, objective
 from pipelines.runtime.comparison import EvaluatedRun
 from pipelines.runtime.run_access import write_table
-from pipelines.searching.anchoring import stored_calibration
+from pipelines.searching.anchoring import AnchorScores, stored_anchor_scores, stored_calibration
 from pipelines.searching.sweep import trial_records
 
 UNKNOWN = float("nan")
 METHODS = ("full", "diet")  # of confirmations, the more telling one first
-SHOWN_RIVALS = 10
 
 
 def publish(folder: Folder, evaluated: EvaluatedRun, *, samples: int, seeds: int) -> pd.DataFrame:
     """Write results.parquet, results.json and best.yaml from what is on record; return the results.
 
-    The order is that after full training, of those that were fully trained; then who came further before the
-    judges, and the score there. Without judges it is that of `objective` after confirmation, then before it:
-    validation AUC, or minus LogLoss where the validation block has no AUC.
+    First is who is expected to be the best of those that were fully trained, then the others by what is
+    expected of them, then who came further before the judges, and the score there. Without a full training
+    it is how far, then the score; without judges `objective` after confirmation, then before it: validation
+    AUC, or minus LogLoss where the validation block has no AUC.
     """
     trials = trial_records(folder, samples)
     full_cost = FullCost(full_rows(evaluated.log), round(evaluated.config.ratio * full_rows(evaluated.log)))
     results = pd.DataFrame([_row(record, seeds, folder, full_cost) for record in trials])
     if results.empty:
         return results
-    results = results.merge(_certainty(trials, stored_calibration(folder)), on="number", how="left")
+    calibration = stored_calibration(folder)
+    results = results.merge(_certainty(trials, calibration), on="number", how="left")
     results["rival"] = results["rival"].fillna(False).astype(bool)
-    results["by_confirmation"] = results["confirmed_objective"].where(
-        (results["confirmed_by"] == "full") | (results["pieces"] == 0)
-    )
-    results["judged"] = results["score"].where(results["score"].notna(), results["objective"])
-    order = ["by_confirmation", "pieces", "judged"]
-    results = results.sort_values(order, ascending=False, ignore_index=True).drop(
-        columns=["by_confirmation", "judged"]
-    )
+    results["expected"] = UNKNOWN
+    _expect(results, stored_anchor_scores(folder, calibration))
+    fully = (results["confirmed_by"] == "full") & results["expected"].notna()
+    keys = {
+        "first": results["expected"].where(fully) == results["expected"].where(fully).max(),
+        "expected": results["expected"],
+        "confirmed": results["confirmed_objective"].where(results["pieces"] == 0),
+        "pieces": results["pieces"],
+        "judged": _judged(results),
+    }
+    order = pd.DataFrame(keys).sort_values(list(keys), ascending=False).index
+    results = results.loc[order].reset_index(drop=True)
     results.insert(0, "rank", np.arange(len(results)))
     write_table(folder, layout.SEARCH_RESULTS, results)
     if results["objective"].notna().any():
@@ -74,6 +83,56 @@ def publish(folder: Folder, evaluated: EvaluatedRun, *, samples: int, seeds: int
         candidate = yaml.safe_dump(best.candidate.model_dump(mode="json"))
         folder.write(layout.BEST_CANDIDATE, candidate.encode())
     return results
+
+
+def full_training_due(results: pd.DataFrame, tried: list[int], count: int) -> list[int]:
+    """Numbers of the trials to train fully next, until `count` are; those that were tried in vain count."""
+    if results.empty:
+        return []
+    known = results["confirmed_by"] == "full"
+    vain = results["number"].isin(tried) & ~known
+    judged = results[_comparable(results) & ~vain].sort_values("number", ignore_index=True)
+    trained = np.flatnonzero(judged["confirmed_by"] == "full").tolist()
+    places = next_to_train(
+        _judged(judged).to_numpy(),
+        judged["model"].tolist(),
+        trained,
+        judged["confirmed_objective"].to_numpy()[trained],
+        max(0, count - int(known.sum()) - int(vain.sum())),
+    )
+    return [int(judged["number"][place]) for place in places]
+
+
+def _judged(results: pd.DataFrame) -> pd.Series:
+    """What trials are compared by: the judges' score where there is one, else the objective."""
+    return results["score"].where(results["score"].notna(), results["objective"])
+
+
+def _comparable(results: pd.DataFrame) -> pd.Series:
+    """The trials that came as far as any."""
+    alive = results["objective"].notna()
+    return alive & (results["pieces"] == results["pieces"][alive].max())
+
+
+def _expect(results: pd.DataFrame, anchors: AnchorScores | None) -> None:
+    """Fill in what is expected, and who is near the best by it, where a full training is known."""
+    rows = results.index[_comparable(results)]
+    own = results.loc[rows]
+    trained = np.flatnonzero((own["confirmed_by"] == "full") & own["confirmed_objective"].notna())
+    score, names = _judged(own).to_numpy(), own["model"].tolist()
+    if len(trained):
+        found = expected(score, names, trained.tolist(), own["confirmed_objective"].to_numpy()[trained])
+    elif anchors and len(own):
+        joined = np.concatenate([score, anchors.score_A])
+        places = list(range(len(own), len(joined)))
+        found = expected(joined, [*names, *anchors.architectures], places, anchors.auc_A).of(len(own))
+    else:
+        return
+    first = int(np.argmax(found.auc_C) if not len(trained) else trained[np.argmax(found.auc_C[trained])])
+    draws = found.draws(DRAWS, numpy_generator(0, "search", "expected"))
+    near_C, beats_C = near_and_rivals(draws, first)
+    results.loc[rows, ["expected", "near"]] = np.stack([found.auc_C, near_C], 1)
+    results.loc[rows, "rival"] = beats_C
 
 
 def _row(record: TrialRecord, seeds: int, folder: Folder, full_cost: FullCost) -> dict[str, Any]:
@@ -153,97 +212,3 @@ def _certainty(trials: list[TrialRecord], anchored: Calibration | None) -> pd.Da
     numbers = [record.number for record in judged]
     values = (numbers, sure.score_C, sure.deviation_C, sure.near_C, rivals)
     return pd.DataFrame(dict(zip(columns, values, strict=True)))
-
-
-def leaderboard(results: pd.DataFrame, rows: int = 10) -> Table:
-    """The best trials, within 80 columns, in the order of what is shown."""
-    shown = _judged_table() if _by_judges(results) else _memory_table()
-    for row in results[results["objective"].notna()].head(rows).to_dict("records") if len(results) else []:
-        confirmed = [_score(row[f"confirmed_{key}"]) for key in ("validation_auc", "test_auc")]
-        if _by_judges(results):
-            sure = "" if pd.isna(row["near"]) else f"{row['near']:.0%}"
-            own = [
-                _score(row["objective"] if pd.isna(row["score"]) else row["score"]),
-                sure,
-                str(row["pieces"]),
-            ]
-            own = [*own, f"{row['cost']:.2f}", *confirmed]
-        else:
-            own = [
-                _score(row["auc"]),
-                _score(row["logloss"]),
-                *confirmed,
-                _score(row["confirmed_test_logloss"]),
-            ]
-        shown.add_row(str(row["number"]), row["model"], *own)
-    return shown
-
-
-def _by_judges(results: pd.DataFrame) -> bool:
-    return len(results) > 0 and bool((results["pieces"] > 0).any())
-
-
-def _model() -> Column:
-    return Column("model", no_wrap=True, overflow="ellipsis", max_width=16)
-
-
-def _judged_table() -> Table:
-    return Table(
-        Column("trial", no_wrap=True),
-        _model(),
-        *(Column(name, justify="right", no_wrap=True) for name in ("score", "near", "pieces", "cost")),
-        *(Column(name, no_wrap=True) for name in ("conf.", "test")),
-        title="Best candidates",
-        caption="score: AUC on rows of the newest block before they are learned, judges' mean, after so "
-        "many pieces; near: probability of being within 0.001 of the best; cost: in full trainings; "
-        "conf., test: validation and test AUC after confirmation",
-    )
-
-
-def _memory_table() -> Table:
-    return Table(
-        "trial",
-        _model(),
-        *("AUC", "LogLoss", "conf.", "test AUC", "test loss"),
-        title="Best candidates",
-        caption="AUC, LogLoss: validation block, before the subsequent block is learned; conf.: "
-        "validation AUC after it; test loss: LogLoss",
-    )
-
-
-def summary(results: pd.DataFrame, samples: int) -> list[str]:
-    """The winner of a search, how sure it is, who is not told apart from it, and what it cost."""
-    best = results.iloc[0]
-    candidate = candidate_text(json.loads(best["candidate"]))
-    lines = [f"best: trial {best['number']}, {best['model']}, {candidate}"]
-    if not _by_judges(results):
-        return lines
-    ended = results[results["near"].notna()]
-    if not pd.isna(best["near"]):
-        lines.append(
-            f"within 0.001 AUC of the best of the {len(ended)} judged to the end with probability "
-            f"{best['near']:.0%}"
-        )
-    rivals = ended[ended["rival"] & (ended["number"] != best["number"])]["number"].tolist()
-    if rivals:
-        more = f" and {len(rivals) - SHOWN_RIVALS} more" if len(rivals) > SHOWN_RIVALS else ""
-        named = ", ".join(str(number) for number in rivals[:SHOWN_RIVALS])
-        lines.append(f"not told apart from the first by score: trials {named}{more}")
-    full = float((results["confirmed_by"] == "full").sum())
-    cost = float(results["cost"].sum()) + full
-    lines.append(
-        f"cost: {cost:.1f} full trainings for {len(results)} of {samples} candidates, "
-        f"1/{len(results) / cost:.0f} of training them all; without reference and memory, which the run has "
-        "paid for"
-    )
-    return lines
-
-
-def _score(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:.4f}"
-
-
-def candidate_text(candidate: dict[str, Any]) -> str:
-    """Options and learning rate of a candidate in a line."""
-    options = {**candidate["options"], "learning_rate": candidate["learning_rate"]}
-    return ", ".join(f"{key} {f'{v:.2g}' if isinstance(v, float) else v}" for key, v in options.items())

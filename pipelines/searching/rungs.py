@@ -2,7 +2,8 @@
 
 Successive halving as in ASHA (Li et al., arXiv 1810.05934), asynchronous and with a share per rung: the
 memory, which cannot order good candidates, stops few; the judges stop more. Tune's own ASHA has one share for
-all rungs and compares the best score so far, where here the score after each step counts.
+all rungs and compares the best score so far, where here the score after each step counts. The best of an
+architecture goes on in any case: which architecture wins in the end no early score tells (docs/results.md).
 """
 
 import math
@@ -46,19 +47,23 @@ class Rungs(FIFOScheduler):
     def __init__(self, rungs: tuple[Rung, ...]) -> None:
         super().__init__()
         self.rungs = {rung.step: rung for rung in rungs}
-        self.scores: dict[int, list[float]] = {step: [] for step in self.rungs}
+        self.scores: dict[int, dict[str, list[float]]] = {step: {} for step in self.rungs}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         score, step = float(result["objective"]), int(result["training_iteration"])
         if step not in self.rungs or score <= WORST:
             return self.CONTINUE
-        self.scores[step].append(score)
-        return self.CONTINUE if self.goes_on(step, score) else self.STOP
+        architecture = str(trial.config["trial"]["candidate"]["name"])
+        self.scores[step].setdefault(architecture, []).append(score)
+        return self.CONTINUE if self.goes_on(step, architecture, score) else self.STOP
 
-    def goes_on(self, step: int, score: float) -> bool:
-        """Whether a score is among the best share of those at the rung."""
+    def goes_on(self, step: int, architecture: str, score: float) -> bool:
+        """Whether a score is among the best share of those at the rung, or the best of its architecture."""
         known = self.scores[step]
-        return len(known) < FEWEST or score >= float(np.quantile(known, 1 - self.rungs[step].keep))
+        every = [other for scores in known.values() for other in scores]
+        if len(every) < FEWEST or score >= max(known.get(architecture, [score])):
+            return True
+        return score >= float(np.quantile(every, 1 - self.rungs[step].keep))
 
 
 class Budget(tune.Stopper):

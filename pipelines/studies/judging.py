@@ -25,7 +25,8 @@ from pipelines.reporting.tables import plain_table
 from pipelines.runtime.candidates import listed
 from pipelines.runtime.progress import console
 from pipelines.runtime.run_access import write_table
-from pipelines.studies.judge_table import FEWEST, judge_table, judged_scores
+from pipelines.studies.judge_baselines import FEWEST
+from pipelines.studies.judge_table import judge_table, judged_scores
 from pipelines.truth import THREADS, opened_log, trained_candidates
 
 # What the tables of `mixed` and `warm` come from: one model, for a truth experiment has no run.
@@ -94,6 +95,10 @@ def _reference(folder: Folder, setting: JudgeSetting) -> StoredCheckpoint:
         for block in setting.log.history:
             learn_block(reference, setting.log, block, setting.training, 0)
         write_checkpoint(own, 1, reference, [np.empty(0, np.int64) for _ in reference.tables.rows])
-        cost = {"config": REFERENCE.model_dump(mode="json"), "seconds": time.process_time() - started}
+        cost = {
+            "config": REFERENCE.model_dump(mode="json"),
+            "rows": sum(block.rows for block in setting.log.history),
+            "seconds": time.process_time() - started,
+        }
         folder.write_json(layout.TRUTH_REFERENCE_COST, cost)
     return StoredCheckpoint(own, 1)

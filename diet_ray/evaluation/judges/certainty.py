@@ -107,10 +107,16 @@ def certainty(
     seed_C = slope * np.nan_to_num(noise.seed) / np.sqrt(seeds_C)
     error_C = np.sqrt(seed_C**2 + noise.agreement**2)
     score_BC = slope * score_BC + draw.normal(size=score_BC.shape) * error_C
-    near_C = (score_BC >= score_BC.max(1, keepdims=True) - NEAR).mean(0)
     winner = int(score_C.argmax())
-    beats_C = (score_BC > score_BC[:, [winner]]).mean(0)
-    rivals = [int(c) for c in np.argsort(-score_C) if c != winner and beats_C[c] > UNDECIDED]
+    near_C, rival_C = near_and_rivals(score_BC, winner)
+    rivals = [int(c) for c in np.argsort(-score_C) if rival_C[c]]
     # Of the difference to the mean candidate, in which what the rows do to all of them cancels.
     deviation_C = (score_BC - score_BC.mean(1, keepdims=True)).std(0)
     return Certainty(score_C, deviation_C, near_C, winner, rivals)
+
+
+def near_and_rivals(score_BC: Array, winner: int) -> tuple[Array, NDArray[np.bool_]]:
+    """From draws of all: how often each is within NEAR of the best, and who may well beat the winner."""
+    near_C = (score_BC >= score_BC.max(1, keepdims=True) - NEAR).mean(0)
+    beats_C = (score_BC > score_BC[:, [winner]]).mean(0)
+    return near_C, beats_C > UNDECIDED
