@@ -31,7 +31,7 @@ class Truth:
     dim: int = 32
     """Dimension of an embedding."""
     known: str | None = None
-    """A JSON file of full trainings of the same log (docs/globo-truth.json) that need not be repeated."""
+    """A JSON file of full trainings of the same log (docs/truth/globo.json) that need not be repeated."""
 
     def __call__(self) -> None:
         from pipelines.truth import execute
