@@ -12,6 +12,12 @@ from pipelines.reporting import charts
 from pipelines.reporting.page import Part, Text, Value, chart, table
 
 SHOWN = 10
+# Columns of the results and their heads, each empty where nothing was trained fully.
+FULLY = {
+    "expected": "expected after full training",
+    "confirmed_validation_auc": "confirmed",
+    "confirmed_test_auc": "test AUC",
+}
 
 
 def searches(folder: Folder) -> list[str]:
@@ -30,11 +36,10 @@ def searched(trials: pd.DataFrame) -> Iterator[Part]:
     rows: list[list[Value]] = []
     for row in scored.head(SHOWN).to_dict("records"):
         noise = "" if pd.isna(row["noise"]) else f" ± {row['noise']:.4f}"
-        tested = row.get("confirmed_test_auc", np.nan)
-        scores = [f"{row['quality']:.4f}{noise}", "" if pd.isna(tested) else f"{tested:.4f}"]
+        scores = [f"{row['quality']:.4f}{noise}", *(_auc(row.get(column, np.nan)) for column in FULLY)]
         rows.append([f"trial {row['number']}", row["model"], *scores, f"{row['cost']:,.3g}", row["detail"]])
     quality, cost = scored.attrs["quality"], scored.attrs["cost"]
-    yield from table(["", "model", quality, "test AUC", cost, "options"], rows)
+    yield from table(["", "model", quality, *FULLY.values(), cost, "options"], rows)
     drawn = scored[scored["cost"] > 0]
     if len(drawn) > 1:
         noise = (
@@ -67,6 +72,10 @@ def quality_and_cost(trials: pd.DataFrame) -> pd.DataFrame:
         "cost": "cost, in full trainings" if judged and "cost" in trials else "seconds of the trial",
     }
     return found
+
+
+def _auc(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.4f}"
 
 
 def _noise_of_seeds(trials: pd.DataFrame) -> list[float]:
