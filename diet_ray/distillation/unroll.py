@@ -52,15 +52,16 @@ class Adam(NamedTuple):
 
     def step(self, params: Params, grads: Params, state: State, count: int) -> tuple[Params, State]:
         """Take step number `count`, counted from 1."""
+        # Bias corrections are folded into two numbers: a step passes over the parameters six times.
+        unbiased1, unbiased2 = 1 - self.beta1**count, 1 - self.beta2**count
+        rate, epsilon = self.learning_rate * unbiased2**0.5 / unbiased1, self.epsilon**2 * unbiased2
         moved: Params = {}
         moments: State = {}
         for name, p in params.items():
             m, v = state[name]
-            m = self.beta1 * m + (1 - self.beta1) * grads[name]
-            v = self.beta2 * v + (1 - self.beta2) * grads[name].square()
-            unbiased_m = m / (1 - self.beta1**count)
-            unbiased_v = v / (1 - self.beta2**count)
-            moved[name] = p - self.learning_rate * unbiased_m / (unbiased_v + self.epsilon**2).sqrt()
+            m = m.lerp(grads[name], 1 - self.beta1)
+            v = (self.beta2 * v).addcmul(grads[name], grads[name], value=1 - self.beta2)
+            moved[name] = p.addcdiv(m, (v + epsilon).sqrt(), value=-rate)
             moments[name] = (m, v)
         return moved, moments
 
