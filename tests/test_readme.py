@@ -1,7 +1,7 @@
 """Every command of README runs as written, in order, on a small log of the shop that it describes.
 
 What cannot run here is listed with the reason; a new command that is neither run nor listed fails. The stream
-of section 7 has a run of its own and goes beside the rest, as the Python code does beside the study.
+of section 7 has a run of its own, waits most of the time, and goes beside the rest.
 """
 
 import os
@@ -62,11 +62,9 @@ def test_the_commands_of_readme_run_as_written(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as beside:
         streamed = beside.submit(stream, runnable[first:], tmp_path)
         for line in runnable[:first]:
-            if line.startswith("diet-ray study "):
-                called = beside.submit(run, [sys.executable, "-c", code], tmp_path)
             diet_ray(line, tmp_path)
         streamed.result()
-        called.result()
+    run([sys.executable, "-c", code], tmp_path)
     assert (tmp_path / "scores.parquet").is_file()
 
 
