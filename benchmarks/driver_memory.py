@@ -8,7 +8,6 @@ are the same one again and again. The peak is that of this process, the driver's
 """
 
 import json
-import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -21,10 +20,9 @@ import ray
 import tyro
 
 from actors.block_source import from_table
-from actors.data import quiet_data
 from actors.restart import restartable
 from actors.scorer import Scorer, ScorerPool
-from benchmarks.scoring import FIELDS, TASKS, write_log
+from benchmarks.scoring import FIELDS, TASKS, start_ray, write_log
 from diet_ray.config import RunConfig
 from diet_ray.distillation.boundary import boundary_rows, el2n_histogram
 from diet_ray.distillation.pool import draw_pool
@@ -85,14 +83,7 @@ def main(options: Options) -> None:
     with tempfile.TemporaryDirectory() as folder:
         log = write_log(Path(folder), {"0001": FILE_ROWS})
         block = long_block(log.block(1), options.rows)
-        ray.init(
-            address="local",
-            num_cpus=os.cpu_count(),
-            include_dashboard=False,
-            object_store_memory=1_500_000_000,
-            log_to_driver=False,
-        )
-        quiet_data()
+        start_ray(1_500_000_000)
         common = (folder, folder, config.model_dump(mode="json"), 1)
         scorers = [restartable(Forged).options(num_cpus=0).remote(*common) for _ in range(options.scorers)]
         before = resident()

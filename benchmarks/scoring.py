@@ -78,6 +78,18 @@ class MeasuredScorer(Scorer):
         return rows // BATCH * BATCH
 
 
+def start_ray(store_bytes: int) -> None:
+    """Start a quiet Ray on this machine, whose object store does not depend on the machine's memory."""
+    ray.init(
+        address="local",
+        num_cpus=os.cpu_count(),
+        include_dashboard=False,
+        object_store_memory=store_bytes,
+        log_to_driver=False,
+    )
+    quiet_data()
+
+
 def write_log(folder: Path, blocks: dict[str, int]) -> PreparedLog:
     """A prepared log of random ids; one block per name, of so many rows."""
     target, draw, written = Folder.at(str(folder)), np.random.default_rng(0), list[Block]()
@@ -145,14 +157,7 @@ def main(options: Options) -> None:
         log = write_log(Path(folder) / "log", blocks)
         state = RunState(log, Folder.at(f"{folder}/run"), config)
         write_checkpoints(state, len(blocks))
-        ray.init(
-            address="local",
-            num_cpus=os.cpu_count(),
-            include_dashboard=False,
-            object_store_memory=600_000_000,
-            log_to_driver=False,
-        )
-        quiet_data()
+        start_ray(600_000_000)
         common = (f"{folder}/log", f"{folder}/run", config.model_dump(mode="json"), options.threads)
         scorers = [
             restartable(MeasuredScorer).options(num_cpus=0).remote(*common) for _ in range(options.scorers)

@@ -1,9 +1,15 @@
-"""docs/scale.md has what the model computes, and the model what its constants say."""
+"""docs/scale.md has what the model computes, the model what its constants say, and its commands run."""
 
 import itertools
+import os
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import tyro
 
 from benchmarks.scale_model import (
     ALIGN,
@@ -18,8 +24,10 @@ from benchmarks.scale_model import (
     page,
     stage,
 )
+from pipelines.options.distill import Distill
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 ASSUMED = Assumed()
 
 
@@ -59,3 +67,29 @@ def test_what_does_not_fit_is_said() -> None:
     assert stage(10**8, 10**9, 1, ASSUMED, grows=False).bottleneck() == "tables do not fit"
     assert stage(10**8, 2 * 10**9, 64, ASSUMED, grows=False).bottleneck() == "rows of a scorer do not fit"
     assert stage(10**10, 10**7, 64, ASSUMED, grows=False).bottleneck() == "memory does not fit"
+
+
+ELSEWHERE = {
+    "python -m benchmarks.cluster_simulation": "takes a quarter of an hour, and wrote docs/simulation.json",
+}
+
+
+def test_the_commands_of_the_page_run_as_written(tmp_path: Path) -> None:
+    text = (DOCS / "scale.md").read_text(encoding="utf-8")
+    commands = re.findall(r"(?:`|<!-- begin: )(python [^`]+?)(?:`| -->)", text)
+    assert set(ELSEWHERE) < set(commands), commands
+    page_of_user = tmp_path / "docs" / "scale.md"
+    page_of_user.parent.mkdir()
+    page_of_user.write_text(text.replace("| 1e+10 |", "| stale |"), encoding="utf-8")
+    for command in set(commands) - set(ELSEWHERE):
+        words = [sys.executable, *shlex.split(command)[1:]]
+        subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    assert page_of_user.read_text(encoding="utf-8") == text
+
+
+def test_the_options_that_the_page_recommends_parse() -> None:
+    text = (DOCS / "scale.md").read_text(encoding="utf-8")
+    (options,) = re.findall(r"`(--[^`]+)`", text)
+    words = ["--data", "data/log", "--run", "runs/log", *shlex.split(options)]
+    reference = tyro.cli(Distill, args=words, default=Distill.defaults()).settings.reference
+    assert (reference.name, reference.ensemble) == ("dcnv2", ())

@@ -102,6 +102,26 @@ def test_inner_loop_takes_the_steps_of_torch_optim(name: str) -> None:
         torch.testing.assert_close(value, theirs[key], rtol=1e-6, atol=1e-9)
 
 
+def test_a_row_that_is_often_in_a_batch_is_computed_once_and_counts_as_often() -> None:
+    model, rows = network(), examples(4, seed=4)
+    order_SB = torch.randint(4, (STEPS, 24), generator=torch.Generator().manual_seed(3))
+    loss, computed = loss_of(model), []
+
+    def counted(params: Params, taken: Examples) -> Tensor:
+        computed.append(taken.rows)
+        return loss(params, taken)
+
+    once = inner_loop(counted, dense_params(model), rows, order_SB, Adam(0.01))
+    params = {name: p.requires_grad_() for name, p in dense_params(model).items()}
+    state = Adam(0.01).init(params)
+    for count, rows_B in enumerate(order_SB, start=1):
+        gradients = torch.autograd.grad(loss(params, rows.take(rows_B)).mean(), list(params.values()))
+        params, state = Adam(0.01).step(params, dict(zip(params, gradients, strict=True)), state, count)
+    assert computed == [4] * STEPS
+    for name, value in once.items():
+        torch.testing.assert_close(value, params[name], rtol=1e-9, atol=1e-12)
+
+
 def test_adam_survives_a_gradient_of_exactly_zero() -> None:
     """With the epsilon outside the root this meta-gradient is NaN."""
     model, rows = network(), examples(ROWS, seed=4)

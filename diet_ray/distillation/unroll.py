@@ -52,15 +52,16 @@ class Adam(NamedTuple):
 
     def step(self, params: Params, grads: Params, state: State, count: int) -> tuple[Params, State]:
         """Take step number `count`, counted from 1."""
+        # Bias corrections are folded into two numbers: a step passes over the parameters six times.
+        unbiased1, unbiased2 = 1 - self.beta1**count, 1 - self.beta2**count
+        rate, epsilon = self.learning_rate * unbiased2**0.5 / unbiased1, self.epsilon**2 * unbiased2
         moved: Params = {}
         moments: State = {}
         for name, p in params.items():
             m, v = state[name]
-            m = self.beta1 * m + (1 - self.beta1) * grads[name]
-            v = self.beta2 * v + (1 - self.beta2) * grads[name].square()
-            unbiased_m = m / (1 - self.beta1**count)
-            unbiased_v = v / (1 - self.beta2**count)
-            moved[name] = p - self.learning_rate * unbiased_m / (unbiased_v + self.epsilon**2).sqrt()
+            m = m.lerp(grads[name], 1 - self.beta1)
+            v = (self.beta2 * v).addcmul(grads[name], grads[name], value=1 - self.beta2)
+            moved[name] = p.addcdiv(m, (v + epsilon).sqrt(), value=-rate)
             moments[name] = (m, v)
         return moved, moments
 
@@ -82,16 +83,29 @@ def inner_loop(
     state = optimiser.init(params)
     for count, rows_B in enumerate(order_SB, start=1):
         tracked = count > untracked
-        mean_loss = loss(params, examples.take(rows_B)).mean()
+        mean_loss = _mean_loss(loss, params, examples, rows_B)
         # A parameter that the model does not use has the gradient 0.
         gradients = torch.autograd.grad(
             mean_loss, list(params.values()), create_graph=tracked, materialize_grads=True
         )
-        params, state = optimiser.step(params, dict(zip(params, gradients, strict=True)), state, count)
+        with torch.set_grad_enabled(tracked):
+            params, state = optimiser.step(params, dict(zip(params, gradients, strict=True)), state, count)
         if not tracked:
-            params = {name: p.detach().requires_grad_() for name, p in params.items()}
-            state = {name: tuple(s.detach() for s in kept) for name, kept in state.items()}
+            params = {name: p.requires_grad_() for name, p in params.items()}
     return params
+
+
+def _mean_loss(loss: LossPerExample, params: Params, examples: Examples, rows_B: Tensor) -> Tensor:
+    """Mean loss over the batch `examples[rows_B]`.
+
+    A batch that is much longer than the memory has each row many times: it is computed once and counted as
+    often. The sum is rounded otherwise, so batches of mostly distinct rows stay as they are.
+    """
+    if 2 * examples.rows > len(rows_B):
+        return loss(params, examples.take(rows_B)).mean()
+    loss_M = loss(params, examples)
+    count_M = rows_B.bincount(minlength=examples.rows)
+    return loss_M @ count_M.to(loss_M.dtype) / len(rows_B)
 
 
 class MetaGradient(NamedTuple):
