@@ -1,9 +1,11 @@
 """What is expected after full training: a Gaussian process as a regression in weights, and who is next."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from diet_ray.evaluation.judges.expected import COMMON, NOISE, OWN, SCORE, UNIT, expected, next_to_train
+from pipelines.searching.results import full_training_due
 
 NAMES = ["dcn", "dcn", "wukong", "wukong", "finalnet", "dcn"]
 SCORES = np.array([0.70, 0.71, 0.74, 0.69, 0.72, 0.75])
@@ -73,3 +75,23 @@ def test_equal_scores_are_no_division_by_zero() -> None:
 def test_what_cannot_be_expected_is_told(trained: list[int], auc: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         expected(SCORES, NAMES, trained, np.array(auc))
+
+
+def test_a_full_training_that_failed_counts_and_tells_nothing() -> None:
+    found = pd.DataFrame(
+        {
+            "number": [3, 1, 0, 5, 2, 4],  # in any order
+            "model": NAMES,
+            "score": SCORES,
+            "objective": SCORES,
+            "pieces": [4, 4, 4, 4, 4, 2],  # the best was stopped, so its score is no comparison
+            "confirmed_by": ["", "", "", "", "full", ""],
+            "confirmed_objective": [np.nan] * 6,
+        }
+    )
+    assert full_training_due(found, [], 3) == [0, 1]  # of finalnet the only one failed
+    assert full_training_due(found, [0], 3) == [1]  # so did the best wukong: one more, and no more
+    assert full_training_due(found, [0], 2) == []
+    assert full_training_due(found[:0], [], 3) == []
+    known = found.assign(confirmed_by="full", confirmed_objective=[0.7, np.nan, 0.8, np.nan, np.nan, np.nan])
+    assert full_training_due(known[[True, True, True, False, False, False]], [], 9) == []

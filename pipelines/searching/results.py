@@ -66,7 +66,7 @@ def publish(folder: Folder, evaluated: EvaluatedRun, *, samples: int, seeds: int
     results["rival"] = results["rival"].fillna(False).astype(bool)
     results["expected"] = UNKNOWN
     _expect(results, stored_anchor_scores(folder, calibration))
-    fully = (results["confirmed_by"] == "full") & results["expected"].notna()
+    fully = _known(results) & results["expected"].notna()
     keys = {
         "first": results["expected"].where(fully) == results["expected"].where(fully).max(),
         "expected": results["expected"],
@@ -89,10 +89,10 @@ def full_training_due(results: pd.DataFrame, tried: list[int], count: int) -> li
     """Numbers of the trials to train fully next, until `count` are; those that were tried in vain count."""
     if results.empty:
         return []
-    known = results["confirmed_by"] == "full"
-    vain = results["number"].isin(tried) & ~known
+    known = _known(results)
+    vain = (results["number"].isin(tried) | (results["confirmed_by"] == "full")) & ~known
     judged = results[_comparable(results) & ~vain].sort_values("number", ignore_index=True)
-    trained = np.flatnonzero(judged["confirmed_by"] == "full").tolist()
+    trained = np.flatnonzero(_known(judged)).tolist()
     places = next_to_train(
         _judged(judged).to_numpy(),
         judged["model"].tolist(),
@@ -108,6 +108,11 @@ def _judged(results: pd.DataFrame) -> pd.Series:
     return results["score"].where(results["score"].notna(), results["objective"])
 
 
+def _known(results: pd.DataFrame) -> pd.Series:
+    """The trials whose full training has a score."""
+    return (results["confirmed_by"] == "full") & results["confirmed_objective"].notna()
+
+
 def _comparable(results: pd.DataFrame) -> pd.Series:
     """The trials that came as far as any."""
     alive = results["objective"].notna()
@@ -118,7 +123,7 @@ def _expect(results: pd.DataFrame, anchors: AnchorScores | None) -> None:
     """Fill in what is expected, and who is near the best by it, where a full training is known."""
     rows = results.index[_comparable(results)]
     own = results.loc[rows]
-    trained = np.flatnonzero((own["confirmed_by"] == "full") & own["confirmed_objective"].notna())
+    trained = np.flatnonzero(_known(own))
     score, names = _judged(own).to_numpy(), own["model"].tolist()
     if len(trained):
         found = expected(score, names, trained.tolist(), own["confirmed_objective"].to_numpy()[trained])
