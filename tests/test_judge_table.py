@@ -13,11 +13,17 @@ from diet_ray import layout
 from diet_ray.evaluation.agreement import clear_pairs, regret
 from diet_ray.storage import Folder
 from pipelines.reporting.judges import judge_page
+from pipelines.studies import known_truth
 from pipelines.studies.judge_baselines import ANCHORS
 from pipelines.studies.judge_table import judge_table, judged_scores
 from pipelines.studies.known_truth import known
 
 CANDIDATES = 20
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_truth, "RESAMPLES", 30)
 
 
 @pytest.fixture
