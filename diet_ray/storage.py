@@ -164,7 +164,7 @@ class Folder(NamedTuple):
 
         dictionaries: columns of text that are returned as dictionaries, as the file stores them.
         """
-        content = io.BytesIO(self.read(relative))
+        content = arrow_file(self.read(relative))
         options = {"columns": columns, "read_dictionary": dictionaries, "page_checksum_verification": True}
         try:
             return pq.read_table(content, **options)
@@ -211,6 +211,17 @@ def file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         reason = str(refused).partition("\n")[0]
         raise ConfigError(f"{url}: the driver for {scheme}:// cannot be loaded: {reason}") from refused
     return fs, str(path)
+
+
+def arrow_file(content: bytes) -> pa.BufferReader:
+    """A file of Arrow's own memory, to read a whole table from.
+
+    Threads of Arrow clean up after the table was returned. To close a file of Python's they need the
+    interpreter, and where that has ended by then the process aborts at its exit (apache/arrow 34314, 50482).
+    """
+    sink = pa.BufferOutputStream()
+    sink.write(content)
+    return pa.BufferReader(sink.getvalue())
 
 
 def _finite(value: Any) -> Any:

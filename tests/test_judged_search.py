@@ -104,6 +104,25 @@ def test_the_order_is_what_is_expected_then_how_far_then_the_score(
     )
 
 
+def test_anchors_say_what_to_expect_where_nobody_was_trained(
+    searched: tuple[str, pd.DataFrame], tmp_path: Path
+) -> None:
+    _, found = searched
+    run = copied(searched[0], tmp_path / "run")
+    liked, *others = found.sort_values("score", ascending=False)["model"].unique()
+    anchors = found[["candidate"]].assign(
+        auc=found["model"].map({name: 0.8 for name in others} | {liked: 0.6})
+    )
+    anchors.to_parquet(tmp_path / "anchors.parquet")
+    again = search(asked(run, judges="cold", anchors=str(tmp_path / "anchors.parquet"), name="anchored"))
+    ended = again[again["expected"].notna()]
+    assert (ended["confirmed_by"] == "").all() and again["expected"].iloc[
+        : len(ended)
+    ].is_monotonic_decreasing
+    of_liked = ended["model"] == liked
+    assert of_liked.any() and ended["expected"][of_liked].max() < ended["expected"][~of_liked].min()
+
+
 def test_certainty_is_said_of_those_judged_to_the_end(searched: tuple[str, pd.DataFrame]) -> None:
     run, found = searched
     ended = found["state"] == "finished"

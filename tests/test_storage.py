@@ -1,8 +1,12 @@
 """Files are published whole, stay inside their folder and match their stamp."""
 
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from diet_ray.errors import ConfigError, DataError
@@ -139,3 +143,28 @@ def test_what_lies_below_a_folder(tmp_path: Path) -> None:
     assert is_below(f"{tmp_path}/link/a", data) and is_below(f"file://{data}/a", data)
     assert not is_below(f"{data}-2", data) and not is_below(str(tmp_path), data)
     assert not is_below("memory://data/a", data) and is_below("memory://data/a", "memory://data")
+
+
+def test_a_table_is_read_from_memory_of_arrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, table, read = Folder.at(str(tmp_path)), pa.table({"a": [1, 2]}), pq.read_table
+    folder.write_parquet("t.parquet", table)
+    sources = []
+
+    def noted(source: Any, **options: Any) -> pa.Table:
+        sources.append(type(source))
+        return read(source, **options)
+
+    monkeypatch.setattr(pq, "read_table", noted)
+    assert folder.read_parquet("t.parquet") == table and sources == [pa.BufferReader]
+
+
+@pytest.mark.long
+def test_a_process_that_has_read_tables_ends(tmp_path: Path) -> None:
+    """Of processes that read them from a file of Python's, one in seven aborted at its exit."""
+    Folder.at(str(tmp_path)).write_parquet("t.parquet", pa.table({str(n): range(9999) for n in range(40)}))
+    code = (
+        "import sys; from diet_ray.storage import Folder; f = Folder.at(sys.argv[1])\n"
+        "for _ in range(3): f.read_parquet('t.parquet')"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    assert [subprocess.run(command, check=False).returncode for _ in range(40)] == [0] * 40

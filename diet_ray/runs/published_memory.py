@@ -1,14 +1,12 @@
 """The memory of a run as its consumers read it: at any time, without locks."""
 
-import io
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diet_ray import layout
 from diet_ray.errors import DataError, RunError
 from diet_ray.runs.run import Run
-from diet_ray.storage import FileStamp, Folder
+from diet_ray.storage import FileStamp, Folder, arrow_file
 
 READ_ATTEMPTS = 3
 
@@ -52,7 +50,7 @@ def load_memory(run: str, stage: int | None = None) -> pa.Table:
         else:
             break
     try:
-        return pq.read_table(io.BytesIO(content))
+        return pq.read_table(arrow_file(content))
     except (pa.ArrowException, OSError) as broken:
         raise DataError(f"{folder / stamp.path} is not a memory: {broken}") from broken
 

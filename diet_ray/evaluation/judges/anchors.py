@@ -7,19 +7,18 @@ after full training, and how large the error of that is.
 Shape suffixes: A anchors, J judges.
 """
 
-import io
 import json
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from scipy.stats import kendalltau
 
 from diet_ray.config import CandidateConfig
 from diet_ray.errors import ConfigError
-from diet_ray.storage import file_at
+from diet_ray.storage import arrow_file, file_at
 from diet_ray.strict import config_error
 
 Array = NDArray[np.floating]
@@ -59,7 +58,7 @@ def read_anchors(file: str) -> list[Anchor]:
     """
     folder, name = file_at(file, "results.parquet")
     try:
-        table = pd.read_parquet(io.BytesIO(folder.read(name)))
+        table = pq.read_table(arrow_file(folder.read(name))).to_pandas()
     except ValueError as broken:
         raise ConfigError(f"--anchors {file} is not a Parquet file: {broken}") from broken
     for column in ("candidate", "auc"):
