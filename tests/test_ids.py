@@ -113,7 +113,7 @@ def files(draw: st.DrawFn) -> tuple[list[Any], dict[str, Any], list[int]]:
 
 
 @given(files())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_any_mix_of_types_formats_and_orders_is_encoded_as_the_same_texts_in_one_file(log: Any) -> None:
     values, written = log
     whole_log = filled({"user": [None if value is None else str(value) for value in values]})

@@ -81,11 +81,18 @@ def test_truth_and_judges_resume(drift_log: str, tmp_path: Path) -> None:
         train_all(Truth(data=drift_log, out=out, each=1, dim=4))
     known = {"settings": json.loads((tmp_path / "truth/settings.json").read_text())}
     known["full_trainings"] = [json.loads(kept)]
+    judged = {"judge": "cold", "seed": 0, "auc": [0.5, 0.6], "rows": 7}
+    known["judged"] = [{"candidate": "dcn-00", **judged}]
     (tmp_path / "known.json").write_text(json.dumps(known))
     other = Truth(data=drift_log, out=str(tmp_path / "other"), each=1, dim=8)
     taken = dataclasses.replace(other, known=str(tmp_path / "known.json"))
     assert train_all(taken)["seconds"][0] == json.loads(kept)["seconds"]  # not trained again
     assert not (tmp_path / "other/rows/dcn-00-0.npz").exists()
+    path = tmp_path / "other/judged/cold/dcn-00-0.json"
+    assert json.loads(path.read_text()) == judged
+    path.write_text("{}")
+    train_all(taken)
+    assert path.read_text() == "{}"  # what is there stays
     with pytest.raises(ConfigError, match="is not of this log"):
         train_all(dataclasses.replace(taken, out=str(tmp_path / "third"), dim=4))
     judge = Judge(truth=out, data=drift_log)

@@ -24,7 +24,8 @@ class Judge:
     judges: str = "cold,mixed"
     """Comma list of half, cold, mixed, warm, early, users."""
     seeds: int = 1
-    """Seeds of the truth: candidates that were fully trained with all of them count, by the mean."""
+    """Seeds of full training: candidates that were trained with all of them count. Each seed in turn is what
+    can be bought, the mean of the others is the truth; a single one is both."""
     judge_seeds: int = 1
     """Seeds of each judge; more than one tell how far its score hangs on the seed."""
     day: Literal["validation", "test"] = "validation"

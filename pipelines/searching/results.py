@@ -123,17 +123,17 @@ def _expect(results: pd.DataFrame, anchors: AnchorScores | None) -> None:
     """Fill in what is expected, and who is near the best by it, where a full training is known."""
     rows = results.index[_comparable(results)]
     own = results.loc[rows]
-    trained = np.flatnonzero(_known(own))
+    trained = np.flatnonzero(_known(own)).tolist()
     score, names = _judged(own).to_numpy(), own["model"].tolist()
-    if len(trained):
-        found = expected(score, names, trained.tolist(), own["confirmed_objective"].to_numpy()[trained])
+    if trained:
+        found = expected(score, names, trained, own["confirmed_objective"].to_numpy()[trained])
     elif anchors and len(own):
         joined = np.concatenate([score, anchors.score_A])
         places = list(range(len(own), len(joined)))
         found = expected(joined, [*names, *anchors.architectures], places, anchors.auc_A).of(len(own))
     else:
         return
-    first = int(np.argmax(found.auc_C) if not len(trained) else trained[np.argmax(found.auc_C[trained])])
+    first = found.best_of(trained or range(len(own)))
     draws = found.draws(DRAWS, numpy_generator(0, "search", "expected"))
     near_C, beats_C = near_and_rivals(draws, first)
     results.loc[rows, ["expected", "near"]] = np.stack([found.auc_C, near_C], 1)

@@ -45,9 +45,9 @@ def _expected(truth: Known, judged: Judged, count: int) -> Array:
     trained: list[int] = []
     while len(trained) < count:
         trained += next_to_train(*known, trained, truth.bought_C[trained], count - len(trained))
-    auc_C = expected(*known, trained, truth.bought_C[trained]).auc_C
-    winner = max(trained, key=lambda place: auc_C[place])
-    auc_C[winner] = auc_C.max() + 1
+    found = expected(*known, trained, truth.bought_C[trained])
+    auc_C = found.auc_C.copy()
+    auc_C[found.best_of(trained)] = auc_C.max() + 1
     place_C = np.empty(len(auc_C))
     place_C[np.lexsort((judged.score_C, auc_C))] = np.arange(len(auc_C))
     return place_C

@@ -26,13 +26,14 @@ def judge_table(folder: Folder, day: str, seeds: int) -> pd.DataFrame:
     them differs; the reference's are shared by the candidates and included. All are means over which seed of
     full training can be bought; the others are the truth.
     """
-    rows = [row for bought in range(seeds) for row in _rows(folder, known(folder, day, seeds, bought))]
+    truths = [known(folder, day, seeds, bought) for bought in range(seeds)]
+    scores = judges_scores(folder, truths[0])  # the same, whichever seed is bought
+    rows = [row for truth in truths for row in _rows(truth, scores)]
     means = pd.DataFrame(rows).groupby("judge", sort=False).mean().reset_index()
     return means.sort_values("cost", ignore_index=True, kind="stable")
 
 
-def _rows(folder: Folder, truth: Known) -> Iterator[dict[str, Any]]:
-    scores = judges_scores(folder, truth)
+def _rows(truth: Known, scores: dict[str, Judged]) -> Iterator[dict[str, Any]]:
     for name, judged in scores.items():
         yield measured(truth, name, *judged)
     for name in [name for name in SEARCH if name in scores][:1]:

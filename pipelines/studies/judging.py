@@ -52,9 +52,13 @@ def execute(options: Judge) -> None:
 
 def _page(folder: Folder, options: Judge, table: pd.DataFrame) -> str:
     scores = judged_scores(folder, options.day, options.seeds)
+    several = (
+        " One seed is what can be bought, the mean of the others the truth: figures are means over which is "
+        "bought, of a dot it is seed 0."
+    )
     about = [
-        f"{len(scores)} candidates; truth is the mean AUC over the tasks on the {options.day} block, over "
-        f"{options.seeds} full trainings each.",
+        f"{len(scores)} candidates with {options.seeds} full trainings each, by the mean AUC of the tasks on "
+        f"the {options.day} block.{several if options.seeds > 1 else ''}",
         f"Log {options.data}.",
     ]
     footer = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by diet_ray {__version__}."

@@ -104,7 +104,8 @@ def certainty(
     score_BC = np.stack([drawn_scores(records, weights, count_BG) for records in judged], 1)
     score_C = np.array([mean_score(records, weights) for records in judged])
     seeds_C = np.array([len({record.seed for record in records}) for records in judged])
-    seed_C = slope * np.nan_to_num(noise.seed) / np.sqrt(seeds_C)
+    seed = 0.0 if np.isnan(noise.seed) else noise.seed  # where it was not measured, agreement has it
+    seed_C = slope * seed / np.sqrt(seeds_C)
     error_C = np.sqrt(seed_C**2 + noise.agreement**2)
     score_BC = slope * score_BC + draw.normal(size=score_BC.shape) * error_C
     winner = int(score_C.argmax())

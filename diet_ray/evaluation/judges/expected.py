@@ -31,6 +31,10 @@ class Expected(NamedTuple):
     auc_C: Array
     covariance_CC: Array
 
+    def best_of(self, places: Sequence[int]) -> int:
+        """Who of these is expected to be the best; of equal ones the first."""
+        return max(places, key=lambda place: float(self.auc_C[place]))
+
     def of(self, first: int) -> "Expected":
         """The first candidates alone."""
         return Expected(self.auc_C[:first], self.covariance_CC[:first, :first])
@@ -96,5 +100,4 @@ def next_to_train(
             first.setdefault(architecture_C[place], int(place))
     if first or not left:
         return list(first.values())[:count]
-    auc_C = expected(score_C, architecture_C, trained, auc_A).auc_C
-    return [int(max(left, key=lambda place: auc_C[place]))][:count]
+    return [int(expected(score_C, architecture_C, trained, auc_A).best_of(left))][:count]
